@@ -1,0 +1,35 @@
+"""Continuous normalizing flows: velocity networks, solvers, log-densities and objectives."""
+
+from pcgen.flows.cnf import (
+    CNF,
+    Flow,
+    FlowConfig,
+    Trace,
+    Transport,
+    divergence,
+    standard_normal_log_density,
+)
+from pcgen.flows.layers import LAYERS, NONLINEARITIES, VelocityNet
+from pcgen.flows.norm import MovingBatchNorm
+from pcgen.flows.objectives import LogDensity, flow_matching_error, log_density, stratified_times
+from pcgen.flows.solver import SolverConfig, solve
+
+__all__ = [
+    "CNF",
+    "LAYERS",
+    "NONLINEARITIES",
+    "Flow",
+    "FlowConfig",
+    "LogDensity",
+    "MovingBatchNorm",
+    "SolverConfig",
+    "Trace",
+    "Transport",
+    "VelocityNet",
+    "divergence",
+    "flow_matching_error",
+    "log_density",
+    "solve",
+    "standard_normal_log_density",
+    "stratified_times",
+]

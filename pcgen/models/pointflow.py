@@ -1,0 +1,382 @@
+"""PointFlow (Yang et al., ICCV 2019, arXiv 1906.12320): a latent flow over shapes and a point flow as decoder."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pcgen.config import Settings
+from pcgen.flows import Flow, FlowConfig, SolverConfig, Trace, log_density, standard_normal_log_density
+from pcgen.models.encoder import Encoder, EncoderConfig, Posterior
+from pcgen.models.noise import point_noise, seed_of, shape_noise
+from pcgen.models.objective import Loss, ObjectiveConfig, pointflow_loss
+
+__all__ = ["Likelihood", "PointFlow", "PointFlowConfig", "Samples"]
+
+# Points in one solve: bounds the memory of sampling and of exact densities (which carry three tangents).
+POINTS_PER_SOLVE = 32_768
+POINTS_PER_DENSITY = 8_192
+
+
+def _latent_flow_default() -> FlowConfig:
+    return FlowConfig(dims=(256, 256))
+
+
+@dataclass(frozen=True)
+class PointFlowConfig(Settings):
+    """Sizes and objective of a PointFlow; the sizes default to the paper's."""
+
+    latent: int = 128  # Z, values of a shape code
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    point_flow: FlowConfig = field(default_factory=FlowConfig)
+    latent_flow: FlowConfig | None = field(default_factory=_latent_flow_default)  # None: the prior is N(0, I)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    def __post_init__(self):
+        if self.latent < 1:
+            raise ValueError(f"latent must be at least 1, got {self.latent}")
+        if self.objective.name == "flow_matching":
+            for name in ("point_flow", "latent_flow"):
+                self._check_matching(name, getattr(self, name))
+
+    @staticmethod
+    def _check_matching(name: str, flow: FlowConfig | None) -> None:
+        if flow is not None and (flow.norm == "moving" or flow.train_time or flow.blocks != 1):
+            raise ValueError(
+                f"flow matching needs {name}.norm 'frozen' or 'none', train_time false and 1 block, got "
+                f"norm {flow.norm!r}, train_time {str(flow.train_time).lower()}, {flow.blocks} block(s)"
+            )
+
+
+class Samples(NamedTuple):
+    """Generated shapes."""
+
+    points: Tensor  # (S, N, 3) in data units
+    z: Tensor  # (S, Z) their codes
+
+
+class Likelihood(NamedTuple):
+    """How probable clouds are, in nats and data units."""
+
+    points: Tensor  # (B, N) log p(x | z) of each point, z drawn from the posterior
+    bound: Tensor | None  # (B,) evidence lower bound of each whole cloud; None for an autoencoder
+
+
+class PointFlow(nn.Module):
+    """Encoder, point flow and latent flow, with the data's mean and scale.
+
+    Args:
+        config: sizes and objective.
+        mean, scale: (3,), and a scalar or (3,); data = standardised · scale + mean. Identity if None.
+
+    >>> config = PointFlowConfig(latent=8, point_flow=FlowConfig((16,), train_time=False, norm="none"),
+    ...                          latent_flow=FlowConfig((16,), train_time=False, norm="none"))
+    >>> model = PointFlow(config).eval()
+    >>> samples = model.sample(2, 100, generator=torch.Generator().manual_seed(0))
+    >>> samples.points.shape, samples.z.shape
+    (torch.Size([2, 100, 3]), torch.Size([2, 8]))
+    """
+
+    def __init__(self, config: PointFlowConfig, mean: Any = None, scale: Any = None):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.latent, config.encoder)
+        self.point_flow = Flow(3, config.latent, config.point_flow)
+        self.latent_flow = None if config.latent_flow is None else Flow(config.latent, 0, config.latent_flow)
+        mean = torch.zeros(3) if mean is None else torch.as_tensor(mean, dtype=torch.float32).reshape(-1)
+        scale = torch.ones(3) if scale is None else torch.as_tensor(scale, dtype=torch.float32).reshape(-1)
+        if mean.shape != (3,) or scale.numel() not in (1, 3) or not bool((scale > 0).all()):
+            raise ValueError(f"mean must be (3,) and scale positive, () or (3,), got {mean.tolist()}, {scale.tolist()}")
+        self.register_buffer("data_mean", mean)
+        self.register_buffer("data_scale", scale.expand(3).clone())
+
+    @classmethod
+    def from_original(
+        cls,
+        path: str | Path,
+        mean: Any = None,
+        scale: Any = None,
+        time_length: float = 0.5,
+        nonlinearity: str = "tanh",
+        layer: str = "concatsquash",
+        atol: float = 1e-5,
+        rtol: float = 1e-5,
+    ) -> PointFlow:
+        """A model from a checkpoint of the original program (stevenygd/PointFlow), released or from training.
+
+        Sizes, blocks, norms, a trained T and the kind of encoder come from the tensors; the arguments say what no
+        tensor tells. Only tensors are read, code in the file is never run.
+
+        Args:
+            path: a ``.pt`` with a bare state dict or ``{"model": state dict, …}``, keys with or without ``module.``.
+            mean, scale: the data set's statistics, stored by the original beside its checkpoints.
+            time_length: T, where it was not trained.
+            nonlinearity, layer: of both flows' velocity networks.
+            atol, rtol: tolerances of the point flow's solver; the latent flow's, whose solve costs nothing beside
+                it and whose error moves a whole shape, are a tenth of them.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file is no such checkpoint, is truncated, holds code, or contradicts ``layer``.
+        """
+        from pcgen.models.original import read_original
+
+        config, state = read_original(path, time_length, nonlinearity, layer, SolverConfig(atol=atol, rtol=rtol))
+        model = cls(config, mean, scale)
+        model.load_state_dict({**state, "data_mean": model.data_mean, "data_scale": model.data_scale})
+        return model.eval()
+
+    # Standardised coordinates.
+
+    def encode(self, x: Any) -> Posterior:
+        """q(z | X) of standardised clouds x (B, N, 3)."""
+        return self.encoder(self._clouds(x, "x"))
+
+    def points_to_prior(self, x: Any, z: Any, trace: Literal["exact", "hutchinson"] = "exact"):
+        """Standardised points x (B, N, 3) of shapes z (B, Z) → ``(y (B, N, 3), log p(x | z) (B, N))``."""
+        return log_density(self.point_flow, self._clouds(x, "x"), self._codes(z), _trace(trace))[:2]
+
+    def points_from_prior(self, y: Any, z: Any, solver: SolverConfig | None = None) -> Tensor:
+        """Prior points y (B, N, 3) and codes z (B, Z) → standardised points (B, N, 3)."""
+        return self.point_flow.from_prior(self._clouds(y, "y"), self._codes(z), solver=solver).x
+
+    def shape_to_prior(self, z: Any, trace: Literal["exact", "hutchinson"] = "exact"):
+        """Codes z (B, Z) → ``(w (B, Z), log p(z) (B,))``."""
+        z = self._codes(z)
+        if self.latent_flow is None:
+            return z, standard_normal_log_density(z)
+        w, value, _ = log_density(self.latent_flow, z.unsqueeze(1), None, _trace(trace))
+        return w.squeeze(1), value.squeeze(1)
+
+    def shape_from_prior(self, w: Any, solver: SolverConfig | None = None) -> Tensor:
+        """Prior codes w (B, Z) → codes z (B, Z)."""
+        w = self._codes(w)
+        if self.latent_flow is None:
+            return w
+        return self.latent_flow.from_prior(w.unsqueeze(1), solver=solver).x.squeeze(1)
+
+    def code_log_density(self, z: Tensor, trace: Trace) -> Tensor:
+        """log p(z) (B,), with the trace that training asks for."""
+        if self.latent_flow is None:
+            return standard_normal_log_density(z)
+        return log_density(self.latent_flow, z.unsqueeze(1), None, trace).value.squeeze(1)
+
+    def loss(self, batch: Tensor, generator: torch.Generator | None = None, prior_only: bool = False) -> Loss:
+        """The training objective on standardised clouds (B, N, 3); its noise comes from ``generator`` (CPU)."""
+        return pointflow_loss(self, batch, generator, prior_only)
+
+    def evaluations(self) -> dict[str, tuple[int, int]]:
+        """Velocity evaluations of the latest solve of each flow, forward and backward."""
+        flows = {"points": self.point_flow, "prior": self.latent_flow}
+        return {name: flow.evaluations() for name, flow in flows.items() if flow is not None}
+
+    # Data units.
+
+    def standardise(self, x: Any) -> Tensor:
+        """Data units → standardised, (…, 3)."""
+        return (self._like(x) - self.data_mean) / self.data_scale
+
+    def to_data(self, x: Tensor) -> Tensor:
+        """Standardised → data units, (…, 3)."""
+        return x * self.data_scale + self.data_mean
+
+    def sample(
+        self,
+        shapes: int,
+        points: int,
+        generator: torch.Generator | int | None = None,
+        *,
+        temperature: float = 1.0,
+        truncation: float | None = None,
+        point_temperature: float = 1.0,
+        point_truncation: float | None = None,
+        solver: SolverConfig | None = None,
+    ) -> Samples:
+        """New shapes, in data units.
+
+        Shape i depends on the seed and i alone, not on how many are asked for; more points extend a cloud.
+
+        Args:
+            shapes, points: S and N, at least 1.
+            generator: the seed, as an integer or drawn from a generator.
+            temperature, truncation: of the shape noise: its standard deviation, and the bound in standard
+                deviations (before the temperature) that each of its values keeps to.
+            point_temperature, point_truncation: the same of the point noise.
+            solver: in place of the flows' own.
+
+        Raises:
+            ValueError: the model is an autoencoder without a prior, or a number is out of range.
+        """
+        _at_least_one(shapes=shapes, points=points)
+        if self.latent_flow is None and not self.config.encoder.variational:
+            raise ValueError("an autoencoder has no prior over shapes to sample from: train a VAE or a latent flow")
+        seed = seed_of(generator)
+        w = shape_noise(seed, shapes, self.config.latent, temperature=temperature, truncation=truncation)
+        with self._evaluating():
+            z = torch.cat([self.shape_from_prior(part, solver) for part in w.split(4096)])
+        points_ = self.decode(
+            z, points, seed, temperature=point_temperature, truncation=point_truncation, solver=solver
+        )
+        return Samples(points_, z)
+
+    def decode(
+        self,
+        z: Any,
+        points: int,
+        generator: torch.Generator | int | None = None,
+        *,
+        temperature: float = 1.0,
+        truncation: float | None = None,
+        shared_noise: bool = False,
+        solver: SolverConfig | None = None,
+    ) -> Tensor:
+        """Clouds (S, points, 3) in data units of the codes z (S, Z); ``shared_noise`` gives all the same noise."""
+        _at_least_one(points=points)
+        z, seed = self._codes(z), seed_of(generator)
+        per_solve = max(1, POINTS_PER_SOLVE // points)
+        clouds = torch.empty(len(z), points, 3, dtype=z.dtype, device=z.device)
+        with self._evaluating():
+            for first in range(0, len(z), per_solve):
+                codes = z[first : first + per_solve]
+                y = point_noise(
+                    seed,
+                    1 if shared_noise else len(codes),
+                    points,
+                    first=0 if shared_noise else first,
+                    temperature=temperature,
+                    truncation=truncation,
+                ).expand(len(codes), -1, -1)
+                for start in range(0, points, POINTS_PER_SOLVE):
+                    part = slice(start, start + POINTS_PER_SOLVE)
+                    x = self.points_from_prior(y[:, part], codes, solver)
+                    clouds[first : first + per_solve, part] = self.to_data(x)
+        return clouds
+
+    def reconstruct(
+        self,
+        x: Any,
+        points: int,
+        generator: torch.Generator | int | None = None,
+        *,
+        draw: bool = False,
+        **options,
+    ) -> Tensor:
+        """Clouds x (B, N, 3) in data units through their codes and back, (B, points, 3).
+
+        The code is the posterior's mean, or a draw from it with ``draw``; ``options`` are those of :meth:`decode`.
+        """
+        seed = seed_of(generator)
+        with self._evaluating():
+            posterior = self.encode(self.standardise(x))
+            z = posterior.mean
+            if draw:
+                z = posterior.sample(shape_noise(seed, *z.shape).to(z))
+        return self.decode(z, points, seed, **options)
+
+    def interpolate(
+        self,
+        a: Any,
+        b: Any,
+        steps: int,
+        points: int,
+        generator: torch.Generator | int | None = None,
+        *,
+        space: Literal["latent", "prior"] = "latent",
+        **options,
+    ) -> Tensor:
+        """Shapes (steps, points, 3) on the straight line from a to b, ends included, all with one point noise.
+
+        Args:
+            a, b: a cloud (N, 3) in data units, or a code (Z,).
+            steps: at least 2.
+            space: where the line is straight: in z, or in the latent flow's prior.
+        """
+        if steps < 2:
+            raise ValueError(f"an interpolation has at least its two ends, got steps={steps}")
+        if space not in ("latent", "prior"):
+            raise ValueError(f"space must be 'latent' or 'prior', got {space!r}")
+        with self._evaluating():
+            ends = torch.stack([self._code_of(a, "a"), self._code_of(b, "b")])
+            ends = self.shape_to_prior(ends)[0] if space == "prior" else ends
+            line = torch.lerp(ends[:1], ends[1:], torch.linspace(0, 1, steps).to(ends)[:, None])
+            z = self.shape_from_prior(line) if space == "prior" else line
+        return self.decode(z, points, generator, shared_noise=True, **options)
+
+    def log_likelihood(
+        self,
+        x: Any,
+        generator: torch.Generator | int | None = 0,
+        trace: Literal["exact", "hutchinson"] = "exact",
+    ) -> Likelihood:
+        """log p of clouds x (B, N, 3) in data units: per point given a draw of z, and a bound per cloud.
+
+        The bound is Σ log p(x|z) + log p(z) + H[q(z|X)] at one draw of z (PointFlow, eq. 9). The data's scale
+        enters with its log-determinant: densities are per cubic data unit.
+        """
+        seed = seed_of(generator)
+        with self._evaluating():
+            x = self._clouds(self.standardise(x), "x")
+            posterior = self.encode(x)
+            z = posterior.sample(shape_noise(seed, *posterior.mean.shape).to(x))
+            points = torch.stack([self._point_log_density(cloud, code, trace) for cloud, code in zip(x, z)])
+            if posterior.logvar is None:
+                return Likelihood(points, None)
+            entropy = -standard_normal_log_density(torch.zeros_like(z)) + 0.5 * (posterior.logvar + 1).sum(1)
+            return Likelihood(points, points.sum(1) + self.shape_to_prior(z, trace)[1] + entropy)
+
+    def _point_log_density(self, x: Tensor, z: Tensor, trace) -> Tensor:
+        """(N,) log-density in data units of one standardised cloud (N, 3) given its code (Z,)."""
+        parts = [self.points_to_prior(part[None], z[None], trace)[1][0] for part in x.split(POINTS_PER_DENSITY)]
+        return torch.cat(parts) - self.data_scale.log().sum()
+
+    def _code_of(self, shape: Any, name: str) -> Tensor:
+        """The code (Z,) of a cloud (N, 3) in data units, or the code itself."""
+        shape = self._like(shape)
+        if shape.dim() == 1:
+            return self._codes(shape[None])[0]
+        if shape.dim() == 2 and shape.shape[1] == 3:
+            return self.encode(self.standardise(shape)[None]).mean[0]
+        raise ValueError(f"{name} must be a cloud (N, 3) or a code ({self.config.latent},), got {tuple(shape.shape)}")
+
+    def _like(self, x: Any) -> Tensor:
+        return torch.as_tensor(x).to(self.data_mean)
+
+    def _clouds(self, x: Any, name: str) -> Tensor:
+        x = self._like(x)
+        if x.dim() != 3 or x.shape[-1] != 3 or 0 in x.shape:
+            raise ValueError(f"{name} must be clouds (B, N, 3), got {tuple(x.shape)}")
+        return x
+
+    def _codes(self, z: Any) -> Tensor:
+        z = self._like(z)
+        if z.dim() != 2 or z.shape[-1] != self.config.latent:
+            raise ValueError(f"codes must be (B, {self.config.latent}), got {tuple(z.shape)}")
+        return z
+
+    @contextlib.contextmanager
+    def _evaluating(self):
+        """No gradients, and batch norms with their running statistics, whatever mode the model is in."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(training)
+
+
+def _trace(kind: str) -> Trace:
+    if kind not in ("exact", "hutchinson"):
+        raise ValueError(f"trace must be 'exact' or 'hutchinson', got {kind!r}")
+    return Trace(kind)
+
+
+def _at_least_one(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
