@@ -70,9 +70,7 @@ def _merge(base: Mapping, over: Mapping) -> dict:
     return merged
 
 
-def read(
-    cls: type[T], path: str | Path | None = None, overrides: Sequence[str] = (), base: Mapping | None = None
-) -> T:
+def read(cls: type[T], path: str | Path | None = None, overrides: Sequence[str] = (), base: Mapping | None = None) -> T:
     """Defaults, then ``base``, then the file, then the overrides, the later one winning."""
     values: dict = dict(base or {})
     if path is not None:
@@ -113,6 +111,8 @@ def _explain(cls: type, error: Mapping) -> str:
         legal = error["ctx"]["expected"]
         return f"{where} must be {legal}, got {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":  # a settings class's own words, which say what was given
+        return f"{where}: {message}" if where else message
     return f"{where or 'settings'}: {message}, got {error['input']!r}"
 
 

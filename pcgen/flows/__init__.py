@@ -9,6 +9,7 @@ from pcgen.flows.cnf import (
     divergence,
     standard_normal_log_density,
 )
+from pcgen.flows.coupling import kd_coupling
 from pcgen.flows.layers import LAYERS, NONLINEARITIES, VelocityNet
 from pcgen.flows.norm import MovingBatchNorm
 from pcgen.flows.objectives import LogDensity, flow_matching_error, log_density, stratified_times
@@ -28,6 +29,7 @@ __all__ = [
     "VelocityNet",
     "divergence",
     "flow_matching_error",
+    "kd_coupling",
     "log_density",
     "solve",
     "standard_normal_log_density",

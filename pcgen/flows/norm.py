@@ -51,4 +51,5 @@ class MovingBatchNorm(nn.Module):
     def _move(self, x: Tensor) -> None:
         x = x.reshape(-1, x.shape[-1])
         self.running_mean.lerp_(x.mean(0), self.momentum)
-        self.running_var.lerp_(x.var(0), self.momentum)
+        if len(x) > 1:  # one state, such as the code of a last batch of one shape, has no variance
+            self.running_var.lerp_(x.var(0), self.momentum)

@@ -21,10 +21,12 @@ def seed_of(generator: torch.Generator | int | None) -> int:
     >>> seed_of(7), seed_of(torch.Generator().manual_seed(0)) == seed_of(torch.Generator().manual_seed(0))
     (7, True)
     """
-    if isinstance(generator, int):
+    if isinstance(generator, (int, np.integer)):
         if generator < 0:
             raise ValueError(f"a seed must not be negative, got {generator}")
-        return generator
+        return int(generator)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a seed or a torch.Generator, got {type(generator).__name__}")
     device = "cpu" if generator is None else generator.device
     return int(torch.randint(2**62, (), generator=generator, device=device))
 

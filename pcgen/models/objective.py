@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcgen.config import Settings
-from pcgen.flows import Trace, flow_matching_error, log_density, stratified_times
+from pcgen.flows import Trace, flow_matching_error, kd_coupling, log_density, stratified_times
 
 if TYPE_CHECKING:
     from pcgen.models.pointflow import PointFlow
@@ -34,6 +34,7 @@ class ObjectiveConfig(Settings):
     trace: Literal["hutchinson", "exact"] = "hutchinson"  # likelihood: the divergence while training
     noise: Literal["gaussian", "rademacher"] = "gaussian"  # likelihood: Hutchinson's
     kl_weight: float = 1e-3  # flow matching: weight of the posterior's divergence from N(0, I), in nats per shape
+    coupling: Literal["kd", "independent"] = "kd"  # flow matching: which noise a point's path leads to
     times: int = 8  # flow matching: moments of the path per shape and step, its points dealt out among them
     prior_draws: int = 16  # flow matching: pairs of noise and moment for each code and step
 
@@ -107,6 +108,10 @@ def _point_matching(model, config, x, z, generator) -> Tensor:
     times = next(k for k in range(min(config.times, points), 0, -1) if points % k == 0)
     s = stratified_times(shapes, times, generator).reshape(-1)
     noise = _normal(x.shape, generator, x)
-    dealt = (shapes * times, points // times, 3)
-    context = z.repeat_interleave(times, 0)
-    return flow_matching_error(model.point_flow, x.reshape(dealt), context, noise.reshape(dealt), s).mean()
+    if config.coupling == "kd":
+        x, noise = kd_coupling(x, noise)
+    # Neighbours in the coupling's order go to different moments, so each moment sees the whole shape.
+    x, noise = (
+        v.reshape(shapes, points // times, times, 3).transpose(1, 2).reshape(-1, points // times, 3) for v in (x, noise)
+    )
+    return flow_matching_error(model.point_flow, x, z.repeat_interleave(times, 0), noise, s).mean()

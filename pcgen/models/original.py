@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import re
-import zipfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
@@ -58,28 +57,19 @@ def _tensors(path: Path) -> Mapping:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error)
-        found = re.search(r"GLOBAL ([\w.]+)", reason)
-        if found or "weights_only" in reason.lower():
-            what = f" ({found[1]})" if found else ""
-            raise ValueError(f"{path} holds objects other than tensors{what}: refused, nothing in it was run") from None
-        raise ValueError(f"{path} is not a readable checkpoint: damaged, truncated or of another kind") from None
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-    ):
-        raise ValueError(f"{path} is not a readable checkpoint: damaged, truncated or of another kind") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on pickle protocols, for files that are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes of any kind make the parser fail in any way (IndexError, struct.error, …)
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            what = f"holds objects other than tensors ({found[1]}): refused, nothing in it was run"
+        else:
+            what = "is not a readable checkpoint: damaged, truncated or of another kind"
+        raise ValueError(f"{path} {what}") from None
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]  # a training checkpoint: {epoch, model, optimizer}
-    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()) or not content:
+    entries = content.items() if isinstance(content, Mapping) else ()
+    if not entries or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in entries):
         raise ValueError(f"{path} holds no state dict: expected tensors by name, or such a dict under 'model'")
     return content
 
@@ -126,7 +116,7 @@ def _encoder(state: State, path: Path) -> tuple[EncoderConfig, State]:
         widths.append(out[f"encoder.points.{i}.weight"].shape[0])
     variational = "encoder.fc1_m.weight" in state
     heads = {"mean": "_m", "logvar": "_v"} if variational else {"mean": ""}
-    head: tuple[int, ...] = ()
+    hidden: set[tuple[int, ...]] = set()
     for ours, suffix in heads.items():
         last = 1
         while f"encoder.fc{last + 1}{suffix}.weight" in state:
@@ -135,10 +125,12 @@ def _encoder(state: State, path: Path) -> tuple[EncoderConfig, State]:
             out |= _module(state, f"encoder.fc{i}{suffix}", f"encoder.{ours}.{3 * (i - 1)}", path)
             out |= _module(state, f"encoder.fc_bn{i}{suffix}", f"encoder.{ours}.{3 * (i - 1) + 1}", path, norm=True)
         out |= _module(state, f"encoder.fc{last}{suffix}", f"encoder.{ours}.{3 * (last - 1)}", path)
-        head = tuple(out[f"encoder.{ours}.{3 * i}.weight"].shape[0] for i in range(last - 1))
+        hidden.add(tuple(out[f"encoder.{ours}.{3 * i}.weight"].shape[0] for i in range(last - 1)))
     if not widths:
         raise ValueError(f"{path} lacks 'encoder.conv1.weight'")
-    return EncoderConfig(tuple(widths), head, variational), out
+    if len(hidden) > 1:
+        raise ValueError(f"{path} lacks a layer: the encoder's two heads have hidden widths {sorted(hidden)}")
+    return EncoderConfig(tuple(widths), hidden.pop(), variational), out
 
 
 def _flow(state: State, prefix: str, options: dict, path: Path) -> tuple[FlowConfig, State]:

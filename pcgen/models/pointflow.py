@@ -128,7 +128,10 @@ class PointFlow(nn.Module):
 
         config, state = read_original(path, time_length, nonlinearity, layer, SolverConfig(atol=atol, rtol=rtol))
         model = cls(config, mean, scale)
-        model.load_state_dict({**state, "data_mean": model.data_mean, "data_scale": model.data_scale})
+        try:
+            model.load_state_dict({**state, "data_mean": model.data_mean, "data_scale": model.data_scale})
+        except RuntimeError as error:  # sizes were read from some of the tensors, others contradict them
+            raise ValueError(f"{path} is not one consistent model: {' '.join(str(error).split())}") from None
         return model.eval()
 
     # Standardised coordinates.
@@ -169,6 +172,11 @@ class PointFlow(nn.Module):
     def loss(self, batch: Tensor, generator: torch.Generator | None = None, prior_only: bool = False) -> Loss:
         """The training objective on standardised clouds (B, N, 3); its noise comes from ``generator`` (CPU)."""
         return pointflow_loss(self, batch, generator, prior_only)
+
+    @property
+    def solves_in_training(self) -> bool:
+        """Whether the objective integrates the flows (flow matching does not)."""
+        return self.config.objective.name == "likelihood"
 
     def evaluations(self) -> dict[str, tuple[int, int]]:
         """Velocity evaluations of the latest solve of each flow, forward and backward."""

@@ -1,0 +1,111 @@
+"""Batches of standardised points: a pure function of (seed, epoch, step), so that a resumed run repeats nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from .normalise import Normalisation, normalisation_of
+
+if TYPE_CHECKING:
+    from .shapes import DataConfig, ShapeSplit
+
+__all__ = ["Batch", "batches", "steps_per_epoch"]
+
+
+class Batch(NamedTuple):
+    """Points of some shapes of a split."""
+
+    points: torch.Tensor  # (B,n,3) float32, standardised
+    index: torch.Tensor  # (B,) int64, which shape of the split each one is
+
+
+def batches(
+    split: ShapeSplit,
+    normalisation: Normalisation,
+    config: DataConfig,
+    batch: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+) -> Iterator[Batch]:
+    """One epoch in batches of ``batch`` shapes, from step ``start`` on: every shape once, in shuffled order.
+
+    Of each shape ``config.points`` points are drawn with replacement from its input points, turned by a random
+    angle about ``config.up`` through the origin of the data if ``config.rotate``, and standardised by
+    ``normalisation``, or by the shape's own statistics if ``config.normalise`` is ``"shape"``. The order comes
+    from the random stream of (``seed``, ``epoch``), the points of step k from that of (``seed``, ``epoch``, k).
+
+    Batch norm needs two shapes, so a single one left over joins the batch before it. ``ValueError`` when
+    ``batch`` is less than 2 or ``start`` beyond the epoch.
+
+    >>> from pcgen.data.shapes import DataConfig, ShapeSplit
+    >>> split = ShapeSplit(("a", "b", "c"), ("x",) * 3, tuple(np.eye(3, dtype=np.float32) for _ in range(3)))
+    >>> unit = Normalisation(np.zeros(3), np.ones(3))
+    >>> [tuple(b.points.shape) for b in batches(split, unit, DataConfig(points=5), batch=2, seed=0, epoch=0)]
+    [(3, 5, 3)]
+    """
+    bounds = _bounds(len(split), batch)
+    if not 0 <= start <= len(bounds):
+        raise ValueError(f"start must be between 0 and the {len(bounds)} steps of the epoch, got {start}")
+    # The spawn key sets this stream apart from that of step 0: seeds are padded with zeros.
+    order = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=(0,))).permutation(len(split))
+    return (
+        _draw(split, normalisation, config, order[slice(*bounds[step])], (seed, epoch, step))
+        for step in range(start, len(bounds))
+    )
+
+
+def steps_per_epoch(shapes: int, batch: int) -> int:
+    """How many batches :func:`batches` makes of so many shapes.
+
+    >>> steps_per_epoch(32, 16), steps_per_epoch(33, 16), steps_per_epoch(34, 16)
+    (2, 2, 3)
+    """
+    return len(_bounds(shapes, batch))
+
+
+def _bounds(shapes: int, batch: int) -> list[tuple[int, int]]:
+    """First and last-but-one position of each batch in the order of the epoch."""
+    if batch < 2:
+        raise ValueError(f"a batch needs at least 2 shapes (batch norm has no spread in one), got {batch}")
+    firsts = list(range(0, shapes, batch))
+    if shapes % batch == 1 and shapes > 1:
+        firsts.pop()
+    return list(zip(firsts, [*firsts[1:], shapes]))
+
+
+def _draw(
+    split: ShapeSplit,
+    normalisation: Normalisation,
+    config: DataConfig,
+    index: np.ndarray,
+    stream: tuple[int, int, int],
+) -> Batch:
+    rng = np.random.default_rng(np.random.SeedSequence(stream))
+    points = np.empty((len(index), config.points, 3), np.float32)
+    own = config.normalise == "shape"
+    for row, i in enumerate(index):
+        cloud = split.input(i)
+        points[row] = cloud[rng.integers(len(cloud), size=config.points)]
+        if own:  # before turning: the shape's statistics turn with it
+            points[row] = normalisation_of(split.clouds[i], "shape", normalisation).apply(points[row])
+    if config.rotate:
+        points = _turn(points, rng.uniform(0, 2 * np.pi, len(index)), config.up)
+    if not own:
+        points = normalisation.apply(points)
+    return Batch(torch.from_numpy(points), torch.from_numpy(index.astype(np.int64)))
+
+
+def _turn(points: np.ndarray, angles: np.ndarray, up: str) -> np.ndarray:
+    """(B,n,3) points turned by one angle each (B,), radians, right-handed about the axis ``up``."""
+    axis = "xyz".index(up)
+    first, second = (axis + 1) % 3, (axis + 2) % 3
+    cos, sin = (f(angles).astype(points.dtype)[:, None] for f in (np.cos, np.sin))
+    turned = points.copy()
+    turned[..., first] = cos * points[..., first] - sin * points[..., second]
+    turned[..., second] = sin * points[..., first] + cos * points[..., second]
+    return turned

@@ -1,0 +1,68 @@
+"""What every reader and writer here shares: one error for broken files, and writing that leaves no half file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["UnreadableFile", "reading", "replacing"]
+
+
+class UnreadableFile(ValueError):
+    """A file that is no usable shape; the message is the one line ``<path>: <reason>``.
+
+    >>> raise UnreadableFile("chair.npy", "empty file")
+    Traceback (most recent call last):
+    pcgen.data.files.UnreadableFile: chair.npy: empty file
+    """
+
+    def __init__(self, path: str | Path, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.reason)
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[Path]:
+    """Run a parser on ``path``: whatever it raises on a broken file becomes :class:`UnreadableFile`.
+
+    Parsers answer garbage with anything from ``IndexError`` to ``MemoryError``, hence the broad ``except``.
+    ``FileNotFoundError`` is raised when ``path`` is not a file at all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if not path.stat().st_size:
+        raise UnreadableFile(path, "empty file")
+    try:
+        yield path
+    except UnreadableFile:
+        raise
+    except OSError as error:
+        raise UnreadableFile(path, error.strerror or f"not a valid {path.suffix} file") from error
+    except Exception as error:
+        detail = f" ({' '.join(str(error).split())[:150]})" if isinstance(error, ValueError) else ""
+        raise UnreadableFile(path, f"truncated or not a valid {path.suffix} file{detail}") from error
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary stream that becomes ``path`` when the block ends well, and vanishes when it does not.
+
+    The temporary file stands in the same folder (created if missing), so that the last step is a rename.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

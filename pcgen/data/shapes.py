@@ -1,0 +1,224 @@
+"""A data set of shapes: where it comes from, its three splits, and its normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pcgen.config import Settings
+
+from .batches import Batch, batches, steps_per_epoch
+from .clouds import ARRAY_SUFFIXES, read_arrays, read_shape, shape_rng
+from .files import UnreadableFile
+from .normalise import Kind, Normalisation, fit
+from .splits import SPLITS, Skipped, find_shapes, hash_splits, nearest, select_categories
+
+__all__ = ["Batch", "DataConfig", "ShapeSplit", "Shapes", "Skipped", "batches", "load", "steps_per_epoch"]
+
+Progress = Callable[[int, int], None]  # shapes done, shapes in all
+
+# PointFlow's convention for clouds of 15,000 points: the first 10,000 are given, the rest measured against.
+_INPUT, _REFERENCE = slice(0, 10000), slice(10000, 15000)
+
+
+@dataclass(frozen=True)
+class DataConfig(Settings):
+    """Which shapes, how they are split and normalised, and how a batch is drawn from them."""
+
+    source: str = "synthetic"  # "synthetic", or the path of a folder or of a .npz, .npy or .pt file
+    categories: tuple[str, ...] = ()  # names or synset ids; () is chair (synthetic) or all there are (a path)
+    shapes: int = 400  # synthetic training shapes of all categories together; val and test get a tenth each
+    normalise: Kind = "set"  # statistics of the training set, of it per axis, or of every shape
+    up: Literal["x", "y", "z"] = "y"  # the axis that points up in the data
+    points: int = 2048  # drawn with replacement from a shape's input points at each visit
+    rotate: bool = False  # turn every drawn shape by a random angle about `up`
+    mesh_points: int = 15000  # sampled once from each mesh and each synthetic shape
+    val_share: float = 0.1  # share of the shapes that validates, where the source has no splits
+    test_share: float = 0.1  # share of the shapes that tests, where the source has no splits
+    strict: bool = False  # raise at the first unusable file instead of skipping it
+    seed: int = 0  # of the points sampled from meshes and of the synthetic shapes
+
+    def __post_init__(self) -> None:
+        for name, least in (("shapes", 2), ("points", 1), ("mesh_points", 2), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share >= 1:
+            raise ValueError(
+                f"val_share and test_share must be positive and leave shapes to train, "
+                f"got {self.val_share} and {self.test_share}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeSplit:
+    """The shapes of one split, in data units.
+
+    >>> split = ShapeSplit(("a",), ("chair",), (np.zeros((15000, 3), np.float32),))
+    >>> len(split), len(split.input(0)), len(split.reference(0)), split.reference_set(2048).shape
+    (1, 10000, 5000, (1, 2048, 3))
+    """
+
+    names: tuple[str, ...]  # S
+    categories: tuple[str, ...]  # S, the label of each shape
+    clouds: tuple[np.ndarray, ...]  # S arrays (P_i,3) float32
+
+    def __len__(self) -> int:
+        return len(self.clouds)
+
+    def input(self, i: int) -> np.ndarray:
+        """The points of shape ``i`` that a model may see: 0:10000 of 15,000 or more, all of a smaller cloud."""
+        return self.clouds[i][_INPUT] if self._is_divided(i) else self.clouds[i]
+
+    def reference(self, i: int) -> np.ndarray:
+        """The points it is measured against: 10000:15000 of 15,000 or more, all of a smaller cloud."""
+        return self.clouds[i][_REFERENCE] if self._is_divided(i) else self.clouds[i]
+
+    def reference_set(self, points: int) -> np.ndarray:
+        """The first ``points`` reference points of every shape, (S,points,3); ``ValueError`` if one has fewer."""
+        for i, name in enumerate(self.names):
+            if len(self.reference(i)) < points:
+                there = len(self.reference(i))
+                raise ValueError(f"shape {name!r} has {there} reference points, {points} were asked for")
+        return np.stack([self.reference(i)[:points] for i in range(len(self))])
+
+    def _is_divided(self, i: int) -> bool:
+        return len(self.clouds[i]) >= _REFERENCE.stop
+
+
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """A data set in memory."""
+
+    train: ShapeSplit
+    val: ShapeSplit
+    test: ShapeSplit
+    normalisation: Normalisation  # of the training split
+    up: Literal["x", "y", "z"]  # the axis that points up
+    skipped: tuple[Skipped, ...]  # what was found and not used, with the reason
+    source: str  # one line: where from, and how many
+
+
+class _Shape(NamedTuple):
+    name: str
+    category: str
+    split: str
+    cloud: np.ndarray  # (P,3) float32
+
+
+def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
+    """Read or make the shapes that ``config`` describes; ``progress(done, total)`` is called after each.
+
+    ``source`` is one of
+
+    - ``"synthetic"``: shapes of :data:`pcgen.data.synthetic.CATEGORIES`, with disjoint seeds for the splits;
+    - a folder: of clouds in PointFlow's layout ``<category>/{train,val,test}/*.npy``, or one such category, or
+      any folder of meshes and clouds (:func:`~pcgen.data.splits.find_shapes` has the rules of categories and
+      splits). Unusable files are skipped and listed, or raise if ``strict``;
+    - an npz, npy or pt file of clouds (S,N,3) (:func:`~pcgen.data.clouds.read_arrays`); the arrays ``name``,
+      ``split`` and ``category`` of an npz are respected.
+
+    A source that has only one of val and test uses it for both, as PointFlow does with ModelNet; one that has
+    neither gives them shares of its training shapes by name. ``FileNotFoundError`` when there is nothing at
+    ``source``; ``ValueError`` when nothing there is usable, a category is unknown, or fewer than two shapes are
+    left to train or none to validate.
+
+    >>> data = load(DataConfig(shapes=10, mesh_points=100))
+    >>> len(data.train), len(data.val), data.train.clouds[0].shape
+    (10, 1, (100, 3))
+    """
+    progress = progress or (lambda done, total: None)
+    path = Path(config.source).expanduser()
+    skipped: tuple[Skipped, ...] = ()
+    if config.source == "synthetic":
+        shapes = _make_shapes(config, progress)
+    elif path.is_dir():
+        shapes, skipped = _read_folder(path, config, progress)
+    elif path.is_file():
+        shapes = _read_file(path, config)
+        progress(len(shapes), len(shapes))
+    else:
+        raise FileNotFoundError(f"source must be 'synthetic' or an existing folder or file, got {config.source!r}")
+    splits = _into_splits(config, shapes)
+    counts = ", ".join(f"{len(split)} {name}" for name, split in zip(SPLITS, splits))
+    categories = sorted(set(splits[0].categories))
+    what = ", ".join(categories[:5]) + (f" and {len(categories) - 5} more" if len(categories) > 5 else "")
+    return Shapes(
+        *splits, fit(splits[0].clouds, config.normalise), config.up, skipped, f"{config.source}: {what}; {counts}"
+    )
+
+
+def _make_shapes(config: DataConfig, progress: Progress) -> list[_Shape]:
+    from .synthetic import CATEGORIES, sample_shape
+
+    categories = config.categories or ("chair",)
+    for name in categories:
+        if name not in CATEGORIES:
+            raise ValueError(f"no synthetic category {name!r}{nearest(name, CATEGORIES)}")
+    few = max(1, config.shapes // 10)
+    plan = [(split, i) for split, n in zip(SPLITS, (config.shapes, few, few)) for i in range(n)]
+    shapes = []
+    for split, i in plan:
+        category = categories[i % len(categories)]
+        # No two (seed, split, i) share a seed, so no shape is in two splits, however many are asked for.
+        seed = (config.seed * 2**32 + i) * len(SPLITS) + SPLITS.index(split)
+        cloud = sample_shape(category, seed, config.mesh_points).points
+        shapes.append(_Shape(f"{category}/{split}/{i:04d}", category, split, cloud))
+        progress(len(shapes), len(plan))
+    return shapes
+
+
+def _read_folder(path: Path, config: DataConfig, progress: Progress) -> tuple[list[_Shape], tuple[Skipped, ...]]:
+    files, left_out = find_shapes(path, config.categories, config.val_share, config.test_share)
+    shapes, unusable = [], []
+    for done, file in enumerate(files, start=1):
+        try:
+            cloud = read_shape(file.path, config.mesh_points, shape_rng(config.seed, file.name))
+            shapes.append(_Shape(file.name, file.category, file.split, cloud))
+        except (UnreadableFile, FileNotFoundError) as error:  # a dangling link is not found
+            if config.strict:
+                raise
+            unusable.append(Skipped(file.path, getattr(error, "reason", "no such file")))
+        progress(done, len(files))
+    if not shapes and unusable:
+        first = f"{unusable[0].path}: {unusable[0].reason}"
+        raise ValueError(f"none of the {len(files)} shapes in {path} is usable, the first: {first}")
+    return shapes, (*left_out, *unusable)
+
+
+def _read_file(path: Path, config: DataConfig) -> list[_Shape]:
+    if path.suffix.lower() not in ARRAY_SUFFIXES:
+        raise UnreadableFile(path, f"expected a folder, or a file of clouds: {' '.join(ARRAY_SUFFIXES)}")
+    points, labels = read_arrays(path)
+    if points.ndim == 2:
+        raise UnreadableFile(path, f"expected clouds (S,N,3), got {points.shape}")
+    names = labels.get("name", tuple(f"{i:04d}" for i in range(len(points))))
+    category = labels.get("category", (path.stem,) * len(points))
+    hashed = hash_splits(names, config.val_share, config.test_share)
+    split = labels.get("split", tuple(hashed[name] for name in names))
+    if unknown := sorted(set(split) - set(SPLITS)):
+        raise UnreadableFile(path, f"'split' must say train, val or test, it says {unknown[0]!r}")
+    chosen = select_categories(config.categories, category)
+    return [_Shape(*row) for row in zip(names, category, split, points) if row[1] in chosen]
+
+
+def _into_splits(config: DataConfig, shapes: list[_Shape]) -> tuple[ShapeSplit, ShapeSplit, ShapeSplit]:
+    """Train, val and test; a missing one of the last two is the other, or both are taken from train."""
+    if {shape.split for shape in shapes} == {"train"}:
+        hashed = hash_splits([s.name for s in shapes], config.val_share, config.test_share)
+        shapes = [s._replace(split=hashed[s.name]) for s in shapes]
+    train, val, test = ([s for s in shapes if s.split == split] for split in SPLITS)
+    if len(train) < 2 or not (val or test):
+        raise ValueError(
+            f"{config.source} has {len(train)} usable shapes to train and {len(val or test)} to validate: "
+            f"at least 2 and 1 are needed"
+        )
+    return _split(train), _split(val or test), _split(test or val)
+
+
+def _split(shapes: list[_Shape]) -> ShapeSplit:
+    names, categories, _, clouds = zip(*shapes)
+    return ShapeSplit(names, categories, clouds)

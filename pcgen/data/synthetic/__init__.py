@@ -1,0 +1,12 @@
+"""Shapes whose truth is known: five categories of labelled meshes and clouds, in unlimited supply by seed."""
+
+from pcgen.data.synthetic.shapes import (
+    CATEGORIES,
+    PARTS,
+    LabelledCloud,
+    SyntheticShape,
+    make_shape,
+    sample_shape,
+)
+
+__all__ = ["CATEGORIES", "PARTS", "LabelledCloud", "SyntheticShape", "make_shape", "sample_shape"]

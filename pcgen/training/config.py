@@ -1,0 +1,79 @@
+"""The whole of a run's settings: one file says everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pcgen.config import Settings
+from pcgen.data.shapes import DataConfig
+from pcgen.flows import FlowConfig
+from pcgen.models import PointFlowConfig
+
+__all__ = ["EvaluationConfig", "RunConfig", "TrainingConfig"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Settings):
+    """The loop: how long, how fast, how often it looks up."""
+
+    epochs: int | None = None  # passes over the training shapes; None: as many as `steps` fill
+    steps: int = 20_000  # optimiser steps, where `epochs` does not say
+    prior_epochs: int | None = None  # afterwards, of the latent flow alone; None: as many as `prior_steps` fill
+    prior_steps: int = 0
+    batch: int = 16  # shapes per step
+    lr: float = 2e-3  # Adam's learning rate; constant for half of a stage, then falling linearly to zero
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    warmup: int = 0  # steps over which the rate rises from zero
+    clip: float | None = None  # bound on the gradient's norm
+    ema: float = 0.0  # decay of the weights' moving average; 0: none
+    validate_every: int | None = None  # epochs between validations; None: twenty over the run
+    save_minutes: float = 5.0  # a checkpoint at the end of the first epoch after so long, besides every validation
+    seed: int = 0
+    device: Literal["auto", "cpu"] = "auto"  # auto: what accelerate finds
+
+    def __post_init__(self):
+        for name in ("epochs", "prior_epochs", "validate_every"):
+            value = getattr(self, name)
+            if value is not None and value < (0 if name == "prior_epochs" else 1):
+                raise ValueError(f"{name} must be positive, got {value}")
+        if self.steps < 1 or self.prior_steps < 0 or self.batch < 2:
+            raise ValueError(
+                f"steps must be at least 1, prior_steps 0 and batch 2 (batch norm needs two shapes), "
+                f"got {self.steps}, {self.prior_steps} and {self.batch}"
+            )
+        if not 0 <= self.ema < 1 or self.lr <= 0 or (self.clip is not None and self.clip <= 0):
+            raise ValueError(f"lr and clip must be positive and 0 <= ema < 1, got {self.lr}, {self.clip}, {self.ema}")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Settings):
+    """The measurement at the end of a run."""
+
+    shapes: int = 60  # generated, and as many references (fewer where the data has fewer)
+    points: int = 512
+    protocol: Literal["exact", "pointflow", "pvd"] = "exact"
+    gallery_points: int = 2048
+
+    def __post_init__(self):
+        if self.shapes < 2 or self.points < 1 or self.gallery_points < 1:
+            raise ValueError(f"an evaluation needs at least 2 shapes and 1 point, got {self.shapes} and {self.points}")
+
+
+def _matching(*dims: int) -> FlowConfig:
+    return FlowConfig(dims=dims, train_time=False, norm="frozen")
+
+
+def _default_model() -> PointFlowConfig:
+    return PointFlowConfig(point_flow=_matching(512, 512, 512), latent_flow=_matching(256, 256))
+
+
+@dataclass(frozen=True)
+class RunConfig(Settings):
+    """Everything a run is made of; the defaults train the paper's network by flow matching."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: PointFlowConfig = field(default_factory=_default_model)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -1,0 +1,217 @@
+"""The training loop. Every random number is a function of (seed, epoch, step), so a run can be cut anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgen.config import to_yaml
+from pcgen.data.shapes import Shapes, ShapeSplit, batches, steps_per_epoch
+from pcgen.metrics.reconstruction import reconstruction
+from pcgen.models import PointFlow
+from pcgen.training.config import RunConfig
+from pcgen.training.state import Stage, State, stages
+from pcgen.training.telemetry import Telemetry
+
+__all__ = ["Diverged", "Interrupted", "OnValidation", "build_model", "train", "validate"]
+
+VALIDATION_SHAPES, RECONSTRUCTED_SHAPES, RECONSTRUCTED_POINTS = 128, 16, 1024
+
+OnValidation = Callable[[PointFlow, State], None]
+
+
+class Diverged(ArithmeticError):
+    """A loss or a gradient stopped being a number; the checkpoints are those from before."""
+
+
+class Interrupted(Exception):
+    """The user stopped the run; it was saved at the step it had reached."""
+
+
+def build_model(config: RunConfig, shapes: Shapes) -> PointFlow:
+    """A fresh model, its weights drawn from the run's seed, with the data's statistics."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        return PointFlow(config.model, shapes.normalisation.mean, shapes.normalisation.scale)
+
+
+def train(
+    config: RunConfig,
+    shapes: Shapes,
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_validation: OnValidation | None = None,
+    quiet: bool = False,
+) -> PointFlow:
+    """Train a PointFlow, keeping checkpoints, history and ``config.yaml`` in ``folder``.
+
+    Args:
+        resume: go on from what ``folder`` holds; the result is bit-identical to an uninterrupted run (CPU, same
+            number of threads).
+        on_validation: called after each validation with the model to be judged (averaged weights) and the state.
+
+    Returns:
+        the trained model with its averaged weights, ready to sample.
+
+    Raises:
+        Diverged: a term of the loss or a gradient is no longer finite; the message names it.
+        Interrupted: Ctrl-C; everything is saved.
+        DiskFull: a checkpoint could not be written; the previous one is whole.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=config.training.device == "cpu")
+    model = build_model(config, shapes).to(accelerator.device)
+    judged = build_model(config, shapes).to(accelerator.device).eval()  # carries the averaged weights
+    plan = stages(config, steps_per_epoch(len(shapes.train), config.training.batch))
+    state = State(config, model)
+    folder.mkdir(parents=True, exist_ok=True)
+    if resume:
+        state.restore(folder, plan)
+    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    total = sum((s.last - s.first) * s.steps for s in plan)
+    telemetry = Telemetry(folder, total, state.total_steps, quiet=quiet)
+    every = config.training.validate_every or max(1, plan[-1].last // 20)
+    saved_at = time.monotonic()
+    try:
+        with _stop_between_steps() as stopped:
+            for stage in plan:
+                if (state.epoch, state.step) == (stage.first, 0):
+                    state.new_optimizer(stage.prior_only)
+                while stage.first <= state.epoch < stage.last:
+                    for batch in _rest_of_epoch(state, stage, shapes):
+                        if stopped():
+                            state.save(folder)
+                            raise Interrupted(f"stopped at step {state.total_steps} of {total}")
+                        _step(state, stage, batch, accelerator, telemetry)
+                    state.epoch, state.step = state.epoch + 1, 0
+                    validated = state.epoch % every == 0 or state.epoch == plan[-1].last
+                    if validated:
+                        judged.load_state_dict(state.averaged())
+                        _report_validation(state, judged, shapes, telemetry, folder)
+                        if on_validation:
+                            on_validation(judged, state)
+                    if validated or time.monotonic() - saved_at > 60 * config.training.save_minutes:
+                        state.save(folder)
+                        saved_at = time.monotonic()
+    finally:
+        telemetry.close()
+    judged.load_state_dict(state.averaged())
+    return judged
+
+
+def _rest_of_epoch(state: State, stage: Stage, shapes: Shapes) -> Iterator[Tensor]:
+    """The clouds of the epoch's steps that are still to do."""
+    config = state.config
+    rest = batches(
+        shapes.train,
+        shapes.normalisation,
+        config.data,
+        batch=config.training.batch,
+        seed=config.training.seed,
+        epoch=state.epoch,
+        start=state.step,
+    )
+    for batch in rest:
+        yield batch.points
+
+
+def _noise(seed: int, epoch: int, step: int) -> torch.Generator:
+    words = np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+
+
+def _step(state: State, stage: Stage, batch: Tensor, accelerator, telemetry: Telemetry) -> None:
+    """One optimiser step."""
+    start = time.perf_counter()
+    t, model, optimizer = state.config.training, state.model, state.optimizer
+    model.train(not stage.prior_only)  # alone, the latent flow learns the codes of a finished encoder
+    for group in optimizer.param_groups:
+        group["lr"] = t.lr * stage.rate(state.epoch, state.step, t.warmup)
+    noise = _noise(t.seed, state.epoch, state.step)
+    loss = model.loss(batch.to(accelerator.device), noise, prior_only=stage.prior_only)
+    where = f"epoch {state.epoch}, step {state.step}"
+    for name, term in loss.terms.items():
+        if not torch.isfinite(term):
+            raise Diverged(f"the {name!r} term of the loss became {float(term)} at {where}")
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss.total)
+    norm = torch.nn.utils.clip_grad_norm_(
+        [p for group in optimizer.param_groups for p in group["params"]], t.clip or float("inf")
+    )
+    if not torch.isfinite(norm):
+        culprit = next(n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
+        raise Diverged(f"the gradient of {culprit} became {float(norm)} at {where}")
+    optimizer.step()
+    if state.ema:
+        state.ema.update(model)
+    state.step, state.total_steps = state.step + 1, state.total_steps + 1
+    state.seconds += time.perf_counter() - start
+    values = {f"train/{name}": float(term) for name, term in loss.terms.items()}
+    values |= {"train/total": float(loss.total.detach()), "gradient/norm": float(norm)}
+    for name, (forward, backward) in model.evaluations().items() if model.solves_in_training else ():
+        values |= {f"evaluations/{name}": forward, f"evaluations/{name}_backward": backward}
+    telemetry.step(state.total_steps, state.epoch, state.seconds, values)
+
+
+@torch.no_grad()
+def validate(model: PointFlow, split: ShapeSplit, shapes: Shapes, config: RunConfig) -> dict[str, float]:
+    """The objective on a split, and the Chamfer distance of reconstructions in data units; the same noise each time."""
+    device = model.data_mean.device
+    sums: dict[str, float] = {}
+    count = 0
+    fixed = batches(split, shapes.normalisation, config.data, batch=config.training.batch, seed=0, epoch=0)
+    for step, batch in enumerate(fixed):
+        loss = model.loss(batch.points.to(device), _noise(config.training.seed, 0, step))
+        for name, term in {**loss.terms, "total": loss.total}.items():
+            sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + float(term) * len(batch.points)
+        count += len(batch.points)
+        if count >= VALIDATION_SHAPES:
+            break
+    values = {name: total / count for name, total in sums.items()}
+    some = range(min(RECONSTRUCTED_SHAPES, len(split)))
+    clouds = [torch.as_tensor(split.input(i)[: config.data.points]) for i in some]
+    references = [torch.as_tensor(split.reference(i)[:RECONSTRUCTED_POINTS]) for i in some]
+    back = [model.reconstruct(cloud[None], len(ref), 0)[0].cpu() for cloud, ref in zip(clouds, references)]
+    scores = [float(reconstruction(x[None], ref[None], emd="none").cd) for x, ref in zip(back, references)]
+    values["val/reconstruction_cd"] = float(np.mean(scores))
+    values |= {f"evaluations/sample_{name}": forward for name, (forward, _) in model.evaluations().items()}
+    return values
+
+
+def _report_validation(state: State, judged: PointFlow, shapes: Shapes, telemetry: Telemetry, folder: Path) -> None:
+    values = validate(judged, shapes.val, shapes, state.config)
+    telemetry.write(state.total_steps, state.epoch, state.seconds, values)
+    shown = ", ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items() if "val/" in name)
+    telemetry.say(f"epoch {state.epoch}: {shown}  [{state.seconds / 60:.1f} min]")
+    state.save_best(folder, values["val/total"])
+
+
+@contextlib.contextmanager
+def _stop_between_steps():
+    """Ctrl-C asks for a stop at the next step, where everything is consistent; a second one stops at once."""
+    asked = False
+
+    def ask(number, frame):
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not in the main thread: leave the signal alone
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

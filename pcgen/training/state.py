@@ -1,0 +1,133 @@
+"""What training changes from step to step, and how it is kept: weights, their average, optimiser, position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcgen.config import to_yaml
+from pcgen.models import PointFlow
+from pcgen.training.checkpoint import load_resume, save_checkpoint, save_resume
+from pcgen.training.config import RunConfig
+
+__all__ = ["Ema", "Stage", "State", "stages"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the run: epochs ``first`` … ``last`` − 1, of ``steps`` optimiser steps each."""
+
+    first: int
+    last: int
+    steps: int
+    prior_only: bool
+
+    def rate(self, epoch: int, step: int, warmup: int) -> float:
+        """The learning rate's factor: rising over ``warmup`` steps, one for half of the stage, then down to zero."""
+        done, total = (epoch - self.first) * self.steps + step, (self.last - self.first) * self.steps
+        return min(1.0, (done + 1) / max(warmup, 1)) * min(1.0, 2 * (1 - done / total))
+
+
+def stages(config: RunConfig, steps_per_epoch: int) -> list[Stage]:
+    """The whole model, then (if asked for) its latent flow alone."""
+    t = config.training
+    epochs = t.epochs if t.epochs is not None else -(-t.steps // steps_per_epoch)
+    prior = t.prior_epochs if t.prior_epochs is not None else -(-t.prior_steps // steps_per_epoch)
+    both = [Stage(0, epochs, steps_per_epoch, False), Stage(epochs, epochs + prior, steps_per_epoch, True)]
+    return [stage for stage in both if stage.last > stage.first]
+
+
+class Ema:
+    """Moving average of a model's floating-point state; other buffers are copied.
+
+    The decay rises to its value as (1 + n) / (10 + n), so that early steps are forgotten.
+    """
+
+    def __init__(self, model: PointFlow, decay: float):
+        self.decay, self.updates = decay, 0
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: PointFlow) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        averages, values = [], []
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                averages.append(self.state[name])
+                values.append(value)
+            else:
+                self.state[name].copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+
+class State:
+    """Everything a resumed run needs to end where an uninterrupted one does."""
+
+    def __init__(self, config: RunConfig, model: PointFlow):
+        self.config, self.model = config, model
+        self.ema = Ema(model, config.training.ema) if config.training.ema else None
+        self.epoch, self.step, self.total_steps = 0, 0, 0
+        self.best = float("inf")
+        self.seconds = 0.0
+        self.optimizer: torch.optim.Optimizer | None = None
+
+    def new_optimizer(self, prior_only: bool) -> None:
+        """Adam over what the stage trains."""
+        module = self.model.latent_flow if prior_only else self.model
+        t = self.config.training
+        trained = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(trained, lr=t.lr, betas=t.betas, weight_decay=t.weight_decay)
+
+    def averaged(self) -> Mapping[str, Tensor]:
+        """The weights to judge and to sample from: the moving average where one is kept."""
+        return self.ema.state if self.ema else self.model.state_dict()
+
+    def save(self, folder: Path) -> None:
+        """``last`` and ``ema`` for sampling, ``resume`` for going on."""
+        settings, info = to_yaml(self.config), {"epoch": self.epoch, "steps": self.total_steps}
+        save_checkpoint(folder / "checkpoints" / "last", self.model.state_dict(), settings, info)
+        if self.ema:
+            save_checkpoint(folder / "checkpoints" / "ema", self.ema.state, settings, info)
+        save_resume(folder / "resume", self.resumable())
+
+    def save_best(self, folder: Path, loss: float) -> None:
+        """Keep the weights as ``best`` if their validation loss is the lowest so far."""
+        if loss < self.best:
+            self.best = loss
+            info = {"epoch": self.epoch, "steps": self.total_steps, "validation_loss": loss}
+            save_checkpoint(folder / "checkpoints" / "best", self.averaged(), to_yaml(self.config), info)
+
+    def resumable(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "ema": (self.ema.state, self.ema.updates) if self.ema else None,
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            "epoch": self.epoch,
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "best": self.best,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, folder: Path, plan: list[Stage]) -> None:
+        """Go on where the run in ``folder`` was saved."""
+        saved = load_resume(folder / "resume")
+        try:
+            self.model.load_state_dict(saved["model"])
+            if self.ema:
+                self.ema.state, self.ema.updates = saved["ema"]
+            for name in ("epoch", "step", "total_steps", "best", "seconds"):
+                setattr(self, name, saved[name])
+            stage = next((s for s in plan if s.first <= self.epoch < s.last), None)
+            if stage is not None and (self.epoch, self.step) != (stage.first, 0):
+                self.new_optimizer(stage.prior_only)
+                self.optimizer.load_state_dict(saved["optimizer"])
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"the run in {folder} does not fit this configuration: {reason}") from None

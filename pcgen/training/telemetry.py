@@ -1,0 +1,83 @@
+"""What a run tells: a progress bar, one JSON row per stretch of steps, and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+__all__ = ["Telemetry", "read_history"]
+
+HISTORY = "history.jsonl"
+
+
+def read_history(folder: Path) -> list[dict]:
+    """The rows that a run has written, a cut-off last line left out."""
+    rows = []
+    path = folder / HISTORY
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class Telemetry:
+    """Collects numbers per step, and reports their means every ``every`` steps."""
+
+    def __init__(self, folder: Path, total: int, done: int, every: int = 20, quiet: bool = False):
+        self.folder, self.every, self.quiet = folder, every, quiet
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        # A resumed run replays the steps after its checkpoint: their rows are written again.
+        rows = [row for row in read_history(folder) if row["step"] <= done]
+        (folder / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        self._file = open(folder / HISTORY, "a", encoding="utf-8")  # noqa: SIM115  closed in close()
+        self._board = _tensorboard(folder, done)
+        self._bar = tqdm(total=total, initial=done, unit="step", disable=quiet or None, dynamic_ncols=True)
+
+    def step(self, step: int, epoch: int, seconds: float, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+        self._bar.update()
+        if self._count >= self.every:
+            means = {name: total / self._count for name, total in self._sums.items()}
+            self._sums, self._count = {}, 0
+            self._bar.set_postfix({name.split("/", 1)[-1]: f"{value:.4g}" for name, value in means.items()})
+            self.write(step, epoch, seconds, means)
+
+    def write(self, step: int, epoch: int, seconds: float, values: Mapping[str, float]) -> None:
+        """One row of the history, and the same to TensorBoard."""
+        row = {"step": step, "epoch": epoch, "seconds": round(seconds, 3), **values}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._board:
+            for name, value in values.items():
+                if math.isfinite(value):
+                    self._board.add_scalar(name, value, step)
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        if not self.quiet:
+            self._bar.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        self._bar.close()
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def _tensorboard(folder: Path, done: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # curves are in the history all the same
+        return None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=done)
