@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TORCH  ?= 2.13.0
 CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format cuda clean
 
 demo: $(VENV)/.ready
 	$(BIN)/pcgen train demo --out runs/demo --overwrite
@@ -20,6 +20,11 @@ lint: $(VENV)/.ready
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Every kernel source compiled for every architecture: needs neither a GPU nor a toolkit.
+cuda: $(VENV)/.ready
+	$(BIN)/pip install -q nvidia-cuda-nvrtc==13.0.88 "cuda-bindings==13.*"
+	$(BIN)/python cuda/compile_all.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

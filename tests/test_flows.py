@@ -25,7 +25,7 @@ from pcgen.flows import (
     log_density,
 )
 
-TIGHT = SolverConfig(atol=1e-8, rtol=1e-8, adjoint=False)
+TIGHT = SolverConfig(atol=1e-6, rtol=1e-6, adjoint=False)
 RK4 = SolverConfig("rk4", steps=5)
 # Evaluations per step, and the order of convergence.
 FIXED = {"euler": (1, 1), "midpoint": (2, 2), "heun2": (2, 2), "heun3": (3, 3), "rk4": (4, 4)}
@@ -34,6 +34,7 @@ KINDS = [
     *((layer, "tanh") for layer in LAYERS),
     *(("concatsquash", name) for name in NONLINEARITIES if name != "tanh"),
 ]
+ROUGH = ("relu", "elu")  # their divergence jumps or bends, so its integral converges slowly
 CHAINS = list(itertools.product(("moving", "frozen", "none"), (1, 2)))
 
 
@@ -133,8 +134,7 @@ def test_points_do_not_see_each_other(perturb):
 
 @pytest.mark.parametrize(("layer", "nonlinearity"), KINDS)
 def test_log_density_is_that_of_the_whole_map(flow, layer, nonlinearity):
-    f = flow(layer=layer, nonlinearity=nonlinearity, size=0.2)
-    check_log_density(f)
+    check_log_density(flow(layer=layer, nonlinearity=nonlinearity, size=0.2), 1e-3 if nonlinearity in ROUGH else 2e-5)
 
 
 @pytest.mark.parametrize(("norm", "blocks"), CHAINS)
@@ -142,38 +142,38 @@ def test_log_density_of_chains(flow, norm, blocks):
     check_log_density(flow(norm=norm, blocks=blocks))
 
 
-def check_log_density(f):
+def check_log_density(f, tolerance=2e-5):
     x, c = 0.7 * normal(2, 3, 3), normal(2, 4, seed=1)
+    y = f.to_prior(x, c).x
     brute = jacobians(lambda x: f.to_prior(x, c).x, x)
     found = log_density(f, x, c)
-    y = f.to_prior(x, c).x
     assert (y - x).abs().max() > 0.1  # far from the identity
     standard = torch.distributions.Normal(torch.zeros(3).double(), 1.0).log_prob(y).sum(-1)
-    assert_close(found.y, y, atol=1e-6, rtol=0)
-    assert_close(found.value, standard + brute.det().abs().log(), atol=1e-6, rtol=1e-6)
+    assert_close(found.y, y, atol=tolerance, rtol=0)
+    assert_close(found.value, standard + brute.det().abs().log(), atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize(("layer", "nonlinearity"), KINDS)
-def test_inverse(flow, layer, nonlinearity):
-    check_inverse(flow(layer=layer, nonlinearity=nonlinearity, size=0.2))
+def test_inverse_at_default_tolerances(flow, layer, nonlinearity):
+    f = flow(layer=layer, nonlinearity=nonlinearity, size=0.2, solver=SolverConfig())
+    check_inverse(f, 3e-4 if nonlinearity in ROUGH else 2e-5)
 
 
 @pytest.mark.parametrize(("norm", "blocks"), CHAINS)
 def test_inverse_of_chains(flow, norm, blocks):
-    check_inverse(flow(norm=norm, blocks=blocks, size=0.2))
+    check_inverse(flow(norm=norm, blocks=blocks, size=0.2, solver=SolverConfig()))
 
 
-def check_inverse(f):
+def check_inverse(f, tolerance=2e-5):
     x, c = 0.7 * normal(2, 6, 3), normal(2, 4, seed=1)
+    there = f.to_prior(x, c)
+    back = f.from_prior(there.x, c)
+    assert (there.x - x).abs().max() > 0.1
+    assert_close(back.x, x, atol=tolerance, rtol=0)
     there = f.to_prior(x, c, Trace("exact"))
     back = f.from_prior(there.x, c, Trace("exact"))
-    assert (there.x - x).abs().max() > 0.1
     assert there.log_det.abs().min() > 1e-4
-    assert_close(back.x, x, atol=1e-6, rtol=0)
-    # Both are data → prior. The integrand jumps where a ReLU does.
-    assert_close(back.log_det, there.log_det, atol=1e-4, rtol=0)
-    there = f.to_prior(x, c, solver=SolverConfig()).x
-    assert_close(f.from_prior(there, c, solver=SolverConfig()).x, x, atol=1e-4, rtol=0)
+    assert_close(back.log_det, there.log_det, atol=10 * tolerance, rtol=0)  # both are that of data → prior
 
 
 @pytest.mark.parametrize("dim", [1, 2])
@@ -261,9 +261,9 @@ def test_linear_flow_is_the_matrix_exponential(linear):
     f, c, matrix, log_det = linear
     x = normal(2, 6, 3)
     there = f.to_prior(x, c, Trace("exact"))
-    assert_close(there.x, carried(matrix, x), atol=1e-7, rtol=0)
-    assert_close(there.log_det, log_det.expand(2, 6), atol=1e-7, rtol=0)
-    assert_close(f.from_prior(carried(matrix, x), c).x, x, atol=1e-7, rtol=0)
+    assert_close(there.x, carried(matrix, x), atol=1e-6, rtol=0)
+    assert_close(there.log_det, log_det.expand(2, 6), atol=1e-6, rtol=0)
+    assert_close(f.from_prior(carried(matrix, x), c).x, x, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("method", FIXED)
@@ -288,7 +288,7 @@ def test_adaptive_methods_heed_their_tolerance(linear, method):
             (f.to_prior(x, c, solver=SolverConfig(method, tol, tol)).x - carried(matrix, x)).abs().max()
             for tol in (1e-3, 1e-6)
         )
-    assert tight < loose / 10 < 1e-2
+    assert tight < max(loose / 10, 1e-9) and loose < 1e-2
 
 
 def test_hutchinson_noise_is_drawn_once_per_solve(linear):
@@ -367,39 +367,41 @@ def gradients(f, x, c, trace, noise_seed=0):
     return value, torch.autograd.grad(value, inputs)
 
 
+DEEP = [("concatsquash", "tanh", "moving", 2), ("concatscale", "swish", "none", 1), ("scale", "softplus", "moving", 1)]
+
+
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
-@pytest.mark.parametrize(
-    ("layer", "nonlinearity", "norm", "blocks"),
-    [("concatsquash", "tanh", "moving", 2), ("concatscale", "swish", "none", 1), ("scale", "softplus", "moving", 1)],
-)
-def test_adjoint_gradients(flow, layer, nonlinearity, norm, blocks, trace):
+@pytest.mark.parametrize(("layer", "nonlinearity", "norm", "blocks"), DEEP)
+def test_adjoint_gradients_are_those_of_the_steps(flow, layer, nonlinearity, norm, blocks, trace):
     options = {"layer": layer, "nonlinearity": nonlinearity, "norm": norm, "blocks": blocks, "size": 0.2}
     x, c = normal(2, 3, 3).requires_grad_(), normal(2, 4, seed=1).requires_grad_()
-    tight = {"atol": 1e-9, "rtol": 1e-9}
-    adjoint = flow(solver=SolverConfig(adjoint=True, **tight), **options)
-    direct = flow(solver=SolverConfig(adjoint=False, **tight), **options)
-    value, by_adjoint = gradients(adjoint, x, c, trace)
-    _, by_steps = gradients(direct, x, c, trace)
+    by_adjoint, by_steps = (
+        gradients(flow(solver=SolverConfig(atol=1e-7, rtol=1e-7, adjoint=a), **options), x, c, trace)[1]
+        for a in (True, False)
+    )
     for a, b in zip(by_adjoint, by_steps):
         assert a.abs().max() > 0
-        assert_close(a, b, atol=1e-6, rtol=1e-5)
+        assert_close(a, b, atol=2e-5, rtol=2e-5)
 
-    # Finite differences, each parameter tensor along a direction of its own.
-    names = [name for name, _ in adjoint.named_parameters()]
-    assert any(name.endswith("sqrt_end_time") for name in names)
+
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+@pytest.mark.parametrize(("layer", "nonlinearity", "norm", "blocks"), DEEP)
+def test_gradients_are_finite_differences(flow, layer, nonlinearity, norm, blocks, trace):
+    """Of every parameter tensor, T among them, of the states and of the context, along a random direction each."""
+    solver = SolverConfig("rk4", steps=3, adjoint=False)
+    f = flow(layer=layer, nonlinearity=nonlinearity, norm=norm, blocks=blocks, size=0.2, solver=solver)
+    x, c = normal(2, 3, 3).requires_grad_(), normal(2, 4, seed=1).requires_grad_()
+    assert any(name.endswith("sqrt_end_time") for name, _ in f.named_parameters())
+    _, by_steps = gradients(f, x, c, trace)
     eps = 1e-5
-    for i, tensor in enumerate([*adjoint.parameters(), x, c]):
-        direction = normal(*tensor.shape, seed=i)
-        ends = []
-        for sign in (1, -1):
-            with torch.no_grad():
-                tensor.add_(sign * eps * direction)
-            ends.append(gradients(adjoint, x, c, trace)[0].item())
-            with torch.no_grad():
-                tensor.sub_(sign * eps * direction)
+    for i, tensor in enumerate([*f.parameters(), x, c]):
+        direction, kept, ends = normal(*tensor.shape, seed=i), tensor.detach().clone(), []
+        for step in (eps, -eps):
+            tensor.data = kept + step * direction
+            ends.append(gradients(f, x, c, trace)[0].item())
+        tensor.data = kept
         slope = (ends[0] - ends[1]) / (2 * eps)
-        assert slope == pytest.approx((by_adjoint[i] * direction).sum().item(), rel=1e-4, abs=1e-4)
-    assert value.item() == pytest.approx(gradients(adjoint, x, c, trace)[0].item())
+        assert slope == pytest.approx((by_steps[i] * direction).sum().item(), rel=1e-6, abs=1e-6)
 
 
 def test_adjoint_of_fixed_steps(flow):

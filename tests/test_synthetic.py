@@ -186,9 +186,9 @@ def test_every_part_occurs(category):
 def test_seeds_differ_and_categories_separate():
     """Another seed is farther away than another sample of the same shape, and another category farther still."""
     seeds = 12
-    clouds = [sample_shape(c, seed, 1024).points for c in CATEGORIES for seed in range(seeds)]
+    clouds = [sample_shape(c, seed, 2048).points for c in CATEGORIES for seed in range(seeds)]
     label = np.repeat(np.arange(len(CATEGORIES)), seeds)
-    first, second = [x[:512] for x in clouds], [x[512:] for x in clouds]
+    first, second = [x[:1024] for x in clouds], [x[1024:] for x in clouds]
     trees = [cKDTree(x) for x in first]
     one_way = np.array([[tree.query(x)[0].mean() for x in second] for tree in trees])
     distance = one_way + one_way.T
@@ -198,7 +198,7 @@ def test_seeds_differ_and_categories_separate():
     for k in range(len(CATEGORIES)):
         ratio = distance[np.ix_(label == k, label == k)].min(1) / same[label == k]
         assert ratio.min() > 1.02, CATEGORIES[k]
-        assert np.median(ratio) > 1.2, CATEGORIES[k]
+        assert np.median(ratio) > 1.1, CATEGORIES[k]
 
 
 @pytest.mark.parametrize("category", CATEGORIES)

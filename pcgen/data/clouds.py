@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -119,7 +118,7 @@ def _checked(path: str | Path, points: np.ndarray) -> np.ndarray:
 
 def shape_rng(seed: int, name: str) -> np.random.Generator:
     """The random stream of the shape called ``name``: it does not depend on which other shapes there are."""
-    digest = hashlib.sha256(name.encode()).digest()
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     return np.random.default_rng((seed, int.from_bytes(digest[:8], "little")))
 
 
@@ -169,8 +168,9 @@ def _read_text(path: Path) -> np.ndarray:
 
 
 def _read_pcd(path: Path) -> np.ndarray:
-    if importlib.util.find_spec("open3d") is None:
-        raise UnreadableFile(path, "reading .pcd needs Open3D: pip install open3d")
-    import open3d
-
+    try:
+        import open3d
+    except (ImportError, OSError) as error:  # OSError: installed, but libGL or libusb is missing
+        detail = " ".join(str(error).split())
+        raise UnreadableFile(path, f"reading .pcd needs Open3D (pip install open3d): {detail}") from error
     return np.asarray(open3d.io.read_point_cloud(str(path)).points)

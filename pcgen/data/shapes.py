@@ -48,7 +48,7 @@ class DataConfig(Settings):
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share >= 1:
             raise ValueError(
-                f"val_share and test_share must be positive and leave shapes to train, "
+                f"val_share and test_share must not be negative and must leave shapes to train, "
                 f"got {self.val_share} and {self.test_share}"
             )
 

@@ -97,7 +97,8 @@ def hash_splits(names: Iterable[str], val_share: float, test_share: float) -> di
     >>> hash_splits(["a", "b", "c"], 0.1, 0.1)
     {'c': 'val', 'b': 'train', 'a': 'train'}
     """
-    place = {name: int(hashlib.sha256(name.encode()).hexdigest()[:13], 16) / 16**13 for name in set(names)}
+    digests = {name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest() for name in names}
+    place = {name: int(digest[:13], 16) / 16**13 for name, digest in digests.items()}  # uniform in [0, 1)
     order = sorted(place, key=lambda name: (place[name], name))
     n_val = sum(place[name] < val_share for name in order)
     n_test = sum(place[name] < val_share + test_share for name in order) - n_val
@@ -113,8 +114,8 @@ def select_categories(wanted: Sequence[str], there: Iterable[str]) -> set[str]:
     """The categories ``wanted``, by name or synset id, of those there are; all of them when none is named."""
     there = set(there)
     chosen = {SYNSETS.get(name, name) for name in wanted}
-    for name in sorted(chosen - there):
-        raise ValueError(f"no category {name!r}{nearest(name, there)}")
+    if unknown := sorted(chosen - there):
+        raise ValueError(f"no category {unknown[0]!r}{nearest(unknown[0], there)}")
     return chosen or there
 
 

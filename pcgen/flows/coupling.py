@@ -17,8 +17,8 @@ def kd_coupling(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     0.47, where independent pairs have 2.0 and the optimal assignment 0.30.
 
     Returns:
-        x and noise, reordered so that equal indices belong together. N keeps its order from no input: deal the
-        pairs out only in ways that do not depend on position.
+        x and noise, reordered so that equal indices belong together. The order follows the tree, hence the place
+        of a point: shuffle it before dealing pairs out by index.
 
     >>> import torch
     >>> x, e = kd_coupling(torch.tensor([[[0.0], [5.0], [1.0]]]), torch.tensor([[[9.0], [8.0], [7.0]]]))

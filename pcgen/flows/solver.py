@@ -96,15 +96,18 @@ def solve(
         options["grid_constructor"] = lambda f, y, t: torch.linspace(
             float(t[0]), float(t[-1]), config.steps + 1, dtype=t.dtype, device=t.device
         )
-    elif config.error_norm == "max":
-        options["norm"] = _max_norm
+    else:
+        # Land on the end. Left alone, torchdiffeq steps past it and interpolates, which errs more than the steps do.
+        options["step_t"] = times[1:]
+        if config.error_norm == "max":
+            options["norm"] = _max_norm
     arguments = {"atol": config.atol, "rtol": config.rtol, "method": config.method, "options": options}
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*state, *parameters))
     try:
         if config.adjoint and needs_gradient:
             # "seminorm": parameters' adjoints are integrals, not states, and need no say in the step size
             # (Kidger et al. 2021, arXiv 2009.09457).
-            adjoint_options = options if config.method in FIXED_STEP else {"norm": "seminorm"}
+            adjoint_options = options if config.method in FIXED_STEP else {"norm": "seminorm", "step_t": times[:1]}
             path = torchdiffeq.odeint_adjoint(
                 counted,
                 state,

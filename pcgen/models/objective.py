@@ -110,8 +110,8 @@ def _point_matching(model, config, x, z, generator) -> Tensor:
     noise = _normal(x.shape, generator, x)
     if config.coupling == "kd":
         x, noise = kd_coupling(x, noise)
-    # Neighbours in the coupling's order go to different moments, so each moment sees the whole shape.
-    x, noise = (
-        v.reshape(shapes, points // times, times, 3).transpose(1, 2).reshape(-1, points // times, 3) for v in (x, noise)
-    )
+        # The coupling sorts points by place, which must say nothing of the moment they are dealt to.
+        shuffle = torch.rand(shapes, points, generator=generator).argsort(1).to(x.device)
+        x, noise = (v.gather(1, shuffle.unsqueeze(-1).expand_as(v)) for v in (x, noise))
+    x, noise = (v.reshape(shapes * times, points // times, 3) for v in (x, noise))
     return flow_matching_error(model.point_flow, x, z.repeat_interleave(times, 0), noise, s).mean()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Car:
     screen: float  # horizontal run of the windscreen
     rear: float  # horizontal run of the rear window
     deck: float  # length of the trunk or the bed, 0 if the cabin ends the car
+    slope: float  # fall of the roof to the rear window
     nose: float  # height of the front edge of the hood over that of the belt
     rounding: float  # narrowing of both ends seen from above, over the width
     tumblehome: float  # how far the windows lean inward per unit of height
@@ -36,37 +38,50 @@ class Car:
     rack: bool  # rails on the roof
 
 
-# length, width, height, clearance, belt over height, hood, screen, rear and deck over length, wheel radius
+class _Style(NamedTuple):
+    length: tuple[float, float]  # from … to
+    width: tuple[float, float]
+    height: tuple[float, float]
+    clearance: tuple[float, float]
+    wheel: tuple[float, float]
+    belt: float  # over the height
+    hood: float  # over the length, as are the rest
+    screen: float
+    rear: float
+    deck: float
+
+
 _STYLES = {
-    "sedan": ((4.4, 5.0), (1.76, 1.88), (1.40, 1.48), (0.22, 0.26), 0.65, 0.26, 0.13, 0.12, 0.13, (0.31, 0.34)),
-    "hatchback": ((3.6, 4.3), (1.66, 1.80), (1.45, 1.56), (0.22, 0.27), 0.62, 0.22, 0.14, 0.07, 0.0, (0.29, 0.33)),
-    "coupe": ((4.1, 4.7), (1.76, 1.92), (1.20, 1.32), (0.16, 0.2), 0.66, 0.31, 0.15, 0.22, 0.07, (0.32, 0.36)),
-    "suv": ((4.3, 5.0), (1.82, 1.98), (1.66, 1.86), (0.32, 0.42), 0.61, 0.24, 0.1, 0.05, 0.0, (0.36, 0.41)),
-    "van": ((4.6, 5.4), (1.85, 2.0), (1.9, 2.2), (0.26, 0.32), 0.58, 0.13, 0.13, 0.02, 0.0, (0.32, 0.36)),
-    "pickup": ((5.0, 5.7), (1.88, 2.0), (1.72, 1.86), (0.38, 0.46), 0.62, 0.25, 0.11, 0.03, 0.32, (0.38, 0.43)),
+    "sedan": _Style((4.3, 5.1), (1.72, 1.9), (1.38, 1.5), (0.22, 0.27), (0.3, 0.36), 0.65, 0.26, 0.13, 0.12, 0.13),
+    "hatchback": _Style((3.5, 4.4), (1.62, 1.8), (1.4, 1.6), (0.2, 0.27), (0.28, 0.35), 0.62, 0.22, 0.14, 0.07, 0.0),
+    "coupe": _Style((4.0, 4.8), (1.74, 1.94), (1.16, 1.34), (0.15, 0.21), (0.30, 0.34), 0.68, 0.31, 0.15, 0.2, 0.07),
+    "suv": _Style((4.2, 5.1), (1.8, 2.02), (1.62, 1.9), (0.3, 0.44), (0.36, 0.44), 0.61, 0.24, 0.1, 0.05, 0.0),
+    "van": _Style((4.4, 5.6), (1.8, 2.05), (1.85, 2.4), (0.26, 0.34), (0.32, 0.38), 0.56, 0.13, 0.13, 0.02, 0.0),
+    "pickup": _Style((4.9, 5.9), (1.82, 2.05), (1.7, 1.92), (0.36, 0.5), (0.38, 0.46), 0.62, 0.25, 0.11, 0.03, 0.32),
 }
 
 
 def draw(rng: np.random.Generator) -> Car:
     """A car with the proportions of its style."""
     style = pick(rng, {"sedan": 4, "hatchback": 3, "coupe": 3, "suv": 3, "van": 2, "pickup": 3})
-    length, width, height, clearance, belt, hood, screen, rear, deck, wheel = _STYLES[style]
-    length, height = rng.uniform(*length), rng.uniform(*height)
+    t = _STYLES[style]
+    length, height = rng.uniform(*t.length), rng.uniform(*t.height)
     return Car(
         style=style,
         length=length,
-        width=rng.uniform(*width),
+        width=rng.uniform(*t.width),
         height=height,
-        clearance=rng.uniform(*clearance),
-        belt=height * (belt + rng.uniform(-0.04, 0.04)),
-        hood=length * (hood + rng.uniform(-0.035, 0.035)),
-        screen=length * screen * rng.uniform(0.65, 1.35),
-        rear=length * rear * rng.uniform(0.6, 1.6),
-        deck=length * deck * rng.uniform(0.8, 1.15),
-        nose=rng.uniform(0.80, 0.98),
+        clearance=rng.uniform(*t.clearance),
+        belt=height * (t.belt + rng.uniform(-0.04, 0.04)),
+        hood=length * (t.hood + rng.uniform(-0.035, 0.035)),
+        screen=length * t.screen * rng.uniform(0.65, 1.35),
+        rear=length * t.rear * rng.uniform(0.6, 1.6),
+        deck=length * t.deck * rng.uniform(0.8, 1.15),
+        slope=rng.uniform(0.02, 0.07) if t.rear < 0.1 else rng.uniform(0.03, 0.12),
+        nose=rng.uniform(0.85, 0.98),
         rounding=rng.uniform(0.05, 0.4),
         tumblehome=rng.uniform(0.12, 0.24) if style in ("van", "suv") else rng.uniform(0.25, 0.42),
-        wheel=rng.uniform(*wheel) * rng.uniform(0.95, 1.12),
+        wheel=rng.uniform(*t.wheel),
         wheelbase=length * rng.uniform(0.55, 0.63),
         spoiler=rng.random() < {"coupe": 0.5, "hatchback": 0.4, "sedan": 0.2}.get(style, 0.0),
         rack=rng.random() < {"suv": 0.6, "van": 0.4, "hatchback": 0.25}.get(style, 0.0),
@@ -97,11 +112,8 @@ def _roof_line(c: Car) -> tuple[np.ndarray, np.ndarray]:
     nose, tail = c.length / 2, -c.length / 2
     base = nose - c.hood  # of the windscreen
     back = tail + c.deck + 0.02 * c.length
-    low = 0.9 * c.belt if c.style != "van" else 0.95 * c.belt
     z = [tail, back, back + c.rear, (back + base) / 2, base - c.screen, base, nose]
-    y = [c.belt, c.belt, c.height - 0.04, c.height, c.height - 0.05, c.belt, low]
-    if c.deck:
-        y[0] = 0.98 * c.belt
+    y = [0.98 * c.belt, c.belt, c.height - c.slope, c.height, c.height - 0.05, c.belt, c.nose * c.belt]
     return np.array(z), np.array(y)
 
 
@@ -131,7 +143,8 @@ def _shell(c: Car) -> tuple[list[Mesh], list[Mesh]]:
     roof = _roof_line(c)
     belt = np.interp(z, (roof[0][0], roof[0][-2], roof[0][-1]), (c.belt, 0.97 * c.belt, roof[1][-1] - 0.06))
     top = np.maximum(np.interp(z, *roof), belt + 0.02) - 0.05 * (1 - end) ** 3
-    lower = _lower_half(half, _underside(c, z) + 0.1 * (1 - end) ** 2, belt)
+    bottom = np.minimum(_underside(c, z) + 0.1 * (1 - end) ** 2, belt - 0.06)
+    lower = _lower_half(half, bottom, belt)
     upper = _upper_half(c, half, belt, top)
     if c.style == "pickup":
         rear, front = _bed(c)

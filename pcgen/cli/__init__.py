@@ -1,0 +1,88 @@
+"""The command line: each command parses its arguments, loads, calls one function and writes.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+from pcgen._version import __version__
+from pcgen.cli import data, generate, info, measure, train
+from pcgen.cli.parser import Parser
+
+__all__ = ["main"]
+
+OVERVIEW = """\
+Generate, measure and look at 3-D point clouds with PointFlow (Yang et al., ICCV 2019).
+
+  pcgen train demo                        a first run, in minutes, on synthetic chairs
+  pcgen train --data FOLDER               your own meshes or clouds; settings fit the machine
+  pcgen sample runs/demo -n 32            new shapes, and a picture of them
+  pcgen COMMAND --help                    what a command does, with examples"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status: 0, 2 for a mistake told in one line, 130 if interrupted.
+
+    >>> main(["smaple"])
+    2
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            arguments = _parse(sys.argv[1:] if argv is None else argv)
+            arguments.run(arguments)
+            sys.stdout.flush()
+    except SystemExit as done:  # argparse after --help and --version
+        return int(done.code or 0)
+    except BrokenPipeError:  # whoever read us has enough, as in `pcgen data show FOLDER | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt as stop:
+        print(f"pcgen: {stop or 'interrupted'}", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
+        if os.environ.get("PCGEN_DEBUG"):
+            traceback.print_exc()
+        print(f"pcgen: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    arguments, rest = build_parser().parse_known_args(argv)
+    # argparse gives words that stand after an option up; `train` takes them in any place.
+    words = [word for word in rest if hasattr(arguments, "words") and not word.startswith("-")]
+    if words:
+        arguments.words += words
+    if unknown := [word for word in rest if word not in words]:
+        arguments.parser.error(f"unknown argument {' '.join(unknown)}")
+    return arguments
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(prog="pcgen", description=OVERVIEW)
+    parser.add_argument("--version", action="version", version=f"pcgen {__version__}")
+    parser.set_defaults(run=lambda arguments: parser.print_help(), parser=parser)
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for module in (train, generate, measure, data, info):
+        module.add_commands(commands)
+    return parser
+
+
+def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"pcgen: warning: {_one_line(message)}", file=sys.stderr)
+
+
+def _one_line(error: object) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:  # without the number
+        text = error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+    return " ".join(text.split()) or type(error).__name__

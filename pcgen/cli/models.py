@@ -1,0 +1,114 @@
+"""A model and what it takes to bring somebody's clouds to it: its frame and its number of points."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from pcgen.cli.bars import bar, solving
+
+if TYPE_CHECKING:
+    from pcgen.data import Normalisation
+    from pcgen.models import PointFlow, Posterior
+
+__all__ = ["AtHand", "codes", "model_at_hand", "own_frame", "rebuild", "some_points"]
+
+ORIGINAL_POINTS = 2048  # what the original program trains its encoder with
+
+
+class AtHand(NamedTuple):
+    """A model ready to be asked, and how it was trained."""
+
+    model: PointFlow
+    points: int  # of each cloud that its encoder saw
+    normalise: Literal["set", "set-axis", "shape"]
+    up: Literal["x", "y", "z"]
+    generates: bool  # an autoencoder without a prior only reconstructs
+
+    @classmethod
+    def of(cls, model: PointFlow, points: int, normalise="set", up="y") -> AtHand:
+        generates = model.latent_flow is not None or model.config.encoder.variational
+        return cls(model, points, normalise, up, generates)
+
+
+def model_at_hand(args: argparse.Namespace) -> AtHand:
+    """The model that the arguments name, on the device they ask for."""
+    import torch
+
+    from pcgen.config import from_dict, read_yaml
+    from pcgen.models.original import is_original
+    from pcgen.training import RunConfig, find_checkpoint, load_model
+
+    names = ("mean", "scale", "time_length", "nonlinearity", "layer")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    found = find_checkpoint(args.checkpoint)
+    if given and not is_original(found):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{flags} are for an original .pt; {found} says all of it by itself")
+    for name in given.keys() & {"mean", "scale"}:
+        given[name] = _statistic(given[name])
+    model = load_model(found, **given)
+    if args.device == "auto" and torch.cuda.is_available():
+        model = model.to("cuda")
+    if is_original(found):
+        return AtHand.of(model, ORIGINAL_POINTS)
+    data = from_dict(RunConfig, read_yaml(found / "config.yaml")).data
+    return AtHand.of(model, data.points, data.normalise, data.up)
+
+
+def _statistic(path: Path) -> np.ndarray:
+    """A mean or scale as the original stores it, of any shape that holds 1 or 3 numbers."""
+    from pcgen.data.files import UnreadableFile, reading
+
+    with reading(path):
+        values = np.load(path, allow_pickle=False).reshape(-1)
+    if values.size not in (1, 3) or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        raise UnreadableFile(path, f"expected 1 or 3 finite numbers, got {values.size} of {values.dtype}")
+    return values.astype(np.float32)
+
+
+def some_points(cloud: np.ndarray, points: int, seed: int) -> np.ndarray:
+    """At most ``points`` of a cloud (N, 3), drawn without repetition: its order may be that of a scan."""
+    if len(cloud) <= points:
+        return cloud
+    return np.random.default_rng(seed).choice(cloud, points, replace=False, shuffle=False)
+
+
+def own_frame(at: AtHand, cloud: np.ndarray) -> Normalisation:
+    """What standardises a cloud for this model: the data set's statistics, or the cloud's own."""
+    from pcgen.data import Normalisation, normalisation_of
+
+    mean, scale = (values.cpu().numpy() for values in (at.model.data_mean, at.model.data_scale))
+    return normalisation_of(cloud, at.normalise, Normalisation(mean, scale))
+
+
+def codes(at: AtHand, clouds: Sequence[np.ndarray], seed: int = 0, points: int | None = None) -> Posterior:
+    """q(z | X) of clouds in data units, each of any size, as one ``Posterior`` of (S, Z)."""
+    import torch
+
+    from pcgen.models import Posterior
+
+    found = []
+    with torch.no_grad():
+        for cloud in bar(clouds, "encoding"):
+            some = some_points(own_frame(at, cloud).apply(cloud), points or at.points, seed)
+            found.append(at.model.encode(torch.as_tensor(some)[None]))
+    means, logvars = zip(*found)
+    return Posterior(torch.cat(means), None if logvars[0] is None else torch.cat(logvars))
+
+
+def rebuild(
+    at: AtHand, clouds: Sequence[np.ndarray], points: int, seed: int = 0, input_points: int | None = None
+) -> np.ndarray:
+    """Clouds in data units through their codes and back, (S, points, 3), each where it was."""
+    z = codes(at, clouds, seed, input_points).mean
+    with solving(at.model, len(z) * points, "decoding"):
+        decoded = at.model.decode(z, points, seed)
+    if at.normalise != "shape":
+        return decoded.cpu().numpy()
+    standard = at.model.standardise(decoded).cpu().numpy()
+    return np.stack([own_frame(at, cloud).invert(x) for cloud, x in zip(clouds, standard)])

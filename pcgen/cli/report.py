@@ -1,0 +1,208 @@
+"""What a run shows for itself: a gallery at every validation; samples, pictures and scores at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pcgen.cli.bars import counting, solving
+from pcgen.cli.info import hardware, versions
+from pcgen.cli.models import AtHand, codes, rebuild
+from pcgen.config import to_dict
+
+if TYPE_CHECKING:
+    from pcgen.data import Shapes, ShapeSplit
+    from pcgen.metrics import GenerationScores
+    from pcgen.models import PointFlow
+    from pcgen.training import EvaluationConfig, RunConfig
+
+__all__ = ["References", "finish", "gallery_of_epoch", "reference_shapes"]
+
+COLUMNS = 8  # shapes in a row of a picture
+
+
+class References(NamedTuple):
+    """The shapes that a model has not seen and is measured against."""
+
+    split: ShapeSplit
+    splits: str  # "val", or "val and test"
+
+
+def reference_shapes(shapes: Shapes, evaluation: EvaluationConfig) -> References:
+    """The first of the validation split and, where it has too few, of the test split.
+
+    Raises:
+        ValueError: a shape has fewer points than the evaluation asks for.
+    """
+    from pcgen.data import ShapeSplit
+
+    val, test, count = shapes.val, shapes.test, evaluation.shapes
+    splits = "val"
+    if len(val) < count and val.names != test.names:  # a source without one of them has the same in both
+        val = ShapeSplit(val.names + test.names, val.categories + test.categories, val.clouds + test.clouds)
+        splits = "val and test"
+    chosen = ShapeSplit(val.names[:count], val.categories[:count], val.clouds[:count])
+    for split in (chosen, shapes.train):
+        for i, name in enumerate(split.names):
+            if (there := len(split.reference(i))) < evaluation.points:
+                raise ValueError(
+                    f"shape {name!r} has {there} points to measure against, evaluation.points={evaluation.points} "
+                    f"asks for more: set evaluation.points={there} or less"
+                )
+    return References(chosen, splits)
+
+
+def gallery_of_epoch(config: RunConfig, shapes: Shapes, folder: Path) -> Callable:
+    """A callback that draws generated shapes beside reconstructions and their originals."""
+
+    def draw(model: PointFlow, state) -> None:
+        at = AtHand.of(model, config.data.points, config.data.normalise, config.data.up)
+        seen = range(min(COLUMNS, len(shapes.val)))
+        points = config.evaluation.gallery_points
+        rows = {
+            "real": [shapes.val.reference(i)[:points] for i in seen],
+            "reconstructed": rebuild(at, [shapes.val.input(i) for i in seen], points),
+        }
+        if at.generates:
+            rows["generated"] = model.sample(COLUMNS, points, config.training.seed).points.cpu().numpy()
+        _gallery(rows, folder / "galleries" / f"epoch_{state.epoch:05d}.png", at, f"epoch {state.epoch}")
+
+    return draw
+
+
+def finish(model: PointFlow, config: RunConfig, shapes: Shapes, folder: Path, quiet: bool = False) -> str:
+    """Samples, pictures and ``metrics.json`` of a trained model; returns the closing words."""
+    at = AtHand.of(model, config.data.points, config.data.normalise, config.data.up)
+    references = reference_shapes(shapes, config.evaluation)
+    measured = references.split.reference_set(config.evaluation.points)
+    generated = _generate(at, config, folder, quiet) if at.generates else None
+    inputs = [references.split.input(i) for i in range(len(measured))]
+    rebuilt = rebuild(at, inputs, config.evaluation.points, config.training.seed)
+    _pictures(at, config, references, shapes, generated, folder)
+    scores = None
+    if generated is not None and len(measured) > 1:
+        scores = _generation(generated, measured, shapes, config, references.splits, quiet)
+    reconstruction = _reconstruction(rebuilt, measured, references.split)
+    metrics = {
+        "generation": scores.as_dict() if scores else None,
+        "reconstruction": reconstruction,
+        "references": {"splits": references.splits, "shapes": len(measured)},
+        **_circumstances(config, shapes, folder),
+    }
+    _write(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    return _closing(scores, metrics, folder)
+
+
+def _generate(at: AtHand, config: RunConfig, folder: Path, quiet: bool) -> np.ndarray:
+    """New shapes (S, N, 3), enough points for scores and pictures alike, kept in ``samples.npz``."""
+    from pcgen.data import write_clouds
+
+    wanted = config.evaluation
+    points = max(wanted.points, wanted.gallery_points)
+    with solving(at.model, wanted.shapes * points, "sampling", quiet):
+        clouds = at.model.sample(wanted.shapes, points, config.training.seed).points.cpu().numpy()
+    write_clouds(folder / "samples.npz", clouds)
+    return clouds
+
+
+def _generation(generated, measured, shapes: Shapes, config: RunConfig, splits: str, quiet: bool) -> GenerationScores:
+    """As many generated shapes as there are references, and the training set as the yardstick."""
+    from pcgen.metrics import evaluate
+
+    points, protocol = config.evaluation.points, config.evaluation.protocol
+    count = len(measured)  # never more than there are samples
+    training = shapes.train.reference_set(points) if len(shapes.train) >= count else None
+    with counting("measuring", quiet) as tell:
+        return evaluate(
+            generated[:count, :points],
+            measured,
+            protocol,
+            training=training,
+            names=("generated", splits),
+            progress=lambda stage, done, total: tell(done, total),
+            seed=config.training.seed,
+        )
+
+
+def _reconstruction(rebuilt: np.ndarray, measured: np.ndarray, split: ShapeSplit) -> dict[str, Any]:
+    """Scores of the reconstructions and, where shapes have points to spare, of another draw of the same shapes."""
+    from pcgen.metrics import reconstruction
+
+    points = measured.shape[1]
+    scores = {**reconstruction(rebuilt, measured)._asdict(), "points": points}
+    divided = all(split.input(i) is not split.reference(i) for i in range(len(split)))
+    if divided:
+        oracle = np.stack([split.input(i)[:points] for i in range(len(split))])
+        scores["oracle"] = reconstruction(oracle, measured)._asdict()
+    return scores
+
+
+def _pictures(at: AtHand, config: RunConfig, references: References, shapes: Shapes, generated, folder: Path) -> None:
+    from pcgen.training import read_history
+    from pcgen.viz import curves
+
+    points, split = config.evaluation.gallery_points, references.split
+    shown = range(min(COLUMNS, len(split)))
+    inputs = [split.input(i) for i in shown]
+    rows = {
+        f"real ({references.splits})": [split.reference(i)[:points] for i in shown],
+        "reconstructed": rebuild(at, inputs, points, config.training.seed),
+    }
+    if generated is not None:
+        rows["generated"] = generated[: 2 * COLUMNS, :points]
+    _gallery(rows, folder / "gallery.png", at)
+    ends = codes(at, [*inputs, *(shapes.train.input(i) for i in range(2))][: max(len(inputs) // 2 * 2, 2)]).mean[:6]
+    lines = {
+        f"{i} to {i + 1}": at.model.interpolate(ends[i], ends[i + 1], COLUMNS, points, config.training.seed)
+        .cpu()
+        .numpy()
+        for i in range(0, len(ends), 2)
+    }
+    _gallery(lines, folder / "interpolation.png", at)
+    curves(read_history(folder), folder / "curves.png")
+
+
+def _gallery(rows: dict, path: Path, at: AtHand, title: str | None = None) -> None:
+    from pcgen.viz import gallery
+
+    # Shapes that were standardised one by one have sizes that say nothing about each other.
+    gallery(rows, path, columns=COLUMNS, up=at.up, title=title, same_scale=at.normalise != "shape")
+
+
+def _circumstances(config: RunConfig, shapes: Shapes, folder: Path) -> dict[str, Any]:
+    """How the scores were got."""
+    from pcgen.training import read_history
+
+    last = read_history(folder)[-1]
+    return {
+        "training": {"minutes": round(last["seconds"] / 60, 2), "steps": last["step"], "epochs": last["epoch"]},
+        "data": {"source": shapes.source, "skipped": len(shapes.skipped)},
+        "seed": config.training.seed,
+        "hardware": hardware(config.training.device),
+        "versions": versions(),
+        "config": to_dict(config),
+    }
+
+
+def _closing(scores: GenerationScores | None, metrics: dict, folder: Path) -> str:
+    """The scores, where to look, and what to try next."""
+    found, oracle = metrics["reconstruction"], metrics["reconstruction"].get("oracle")
+    beside = f" (another draw of the same points: CD {oracle['cd']:.4g}, EMD {oracle['emd']:.4g})" if oracle else ""
+    lines = [
+        *([scores.table()] if scores else []),
+        f"reconstruction: CD {found['cd']:.4g}, EMD {found['emd']:.4g}{beside}",
+        f"trained in {metrics['training']['minutes']:.1f} min; pictures, samples and metrics.json are in {folder}",
+        f"next: pcgen sample {folder} -n 32 --points 10000 -o samples.npz" if scores else f"next: pcgen info {folder}",
+    ]
+    return "\n".join(lines)
+
+
+def _write(path: Path, text: str) -> None:
+    from pcgen.data.files import replacing
+
+    with replacing(path) as stream:
+        stream.write(text.encode())

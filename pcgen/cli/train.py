@@ -1,0 +1,232 @@
+"""``pcgen train``: from a configuration and a folder of shapes to a run with its checkpoints, pictures and scores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pcgen.cli.bars import counting
+from pcgen.cli.configs import find_config
+from pcgen.cli.data import skipped_lines
+from pcgen.cli.parser import add_command, writable
+
+if TYPE_CHECKING:
+    from pcgen.data import Shapes
+    from pcgen.training import RunConfig
+
+__all__ = ["add_commands"]
+
+# What a run makes: the first three say that a folder holds one.
+MARKS = ("config.yaml", "resume", "checkpoints")
+MADE = (
+    *MARKS,
+    *("history.jsonl", "tensorboard", "galleries"),
+    *("samples.npz", "gallery.png", "interpolation.png", "curves.png", "metrics.json"),
+)
+# What may differ when a run goes on: how long, how often it looks up, and what is measured at the end.
+MAY_DIFFER = (
+    "training.steps",
+    "training.epochs",
+    "training.prior_steps",
+    "training.prior_epochs",
+    "training.validate_every",
+    "training.save_minutes",
+    "evaluation.",
+)
+
+
+class Job(NamedTuple):
+    """What is to be done, and where."""
+
+    config: RunConfig
+    folder: Path
+    resume: bool
+
+
+def add_commands(commands) -> None:
+    parser = add_command(
+        commands,
+        "train",
+        run,
+        "train a PointFlow on a folder of shapes",
+        """Train on synthetic shapes, on PointFlow's data sets (ShapeNetCore.v2.PC15k and its ModelNet) or on a folder
+        of your own meshes (obj, ply, off, stl, glb) and clouds (npy, npz, ply, xyz). The run's folder gets
+        checkpoints, curves, a gallery at every validation and, at the end, samples and scores. Without CONFIG the
+        settings are `laptop` or, where there is a GPU, `full`. Any setting is changed by its name in the
+        configuration: key=value; --dry-run prints them all.""",
+        (
+            "pcgen train demo",
+            "pcgen train --data my_meshes training.steps=4000",
+            "pcgen train airplane_fm --data ShapeNetCore.v2.PC15k --out runs/planes",
+            "pcgen train --resume --out runs/planes            # after Ctrl-C or a crash",
+        ),
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="CONFIG | key=value", help="a YAML file or a shipped name; settings"
+    )
+    parser.add_argument("--data", metavar="FOLDER", help="the shapes to train on; sets data.source")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run's folder [runs/ and the name of CONFIG or data]"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out, or evaluate it again")
+    parser.add_argument("--overwrite", action="store_true", help="remove the run in --out first")
+    parser.add_argument("--strict", action="store_true", help="stop at the first unusable file; sets data.strict")
+    parser.add_argument("--dry-run", action="store_true", help="print settings, data and sizes, and stop")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but mistakes")
+
+
+def run(args: argparse.Namespace) -> None:
+    job = _job(args)
+    if not args.dry_run:
+        _check_folder(job.folder, args.resume, args.overwrite)
+    if args.resume:
+        _check_same(job)
+    from pcgen.cli.report import reference_shapes
+    from pcgen.config import to_yaml
+    from pcgen.data import load
+
+    with counting("reading shapes", args.quiet) as told:
+        shapes = load(job.config.data, told)
+    reference_shapes(shapes, job.config.evaluation)  # what is wrong with them is said before the training
+    if not args.quiet:
+        _describe(job, shapes)
+    if args.dry_run:
+        print(to_yaml(job.config), end="")
+        return
+    if args.overwrite:
+        _remove_run(job.folder)
+    _train(job, shapes, args.quiet)
+
+
+def _train(job: Job, shapes: Shapes, quiet: bool) -> None:
+    """The run itself, and what is made of it at the end."""
+    from pcgen.cli.report import finish, gallery_of_epoch
+    from pcgen.training import Interrupted, train
+
+    go_on = f"go on with: pcgen train --resume --out {job.folder}"
+    try:
+        model = train(
+            job.config,
+            shapes,
+            job.folder,
+            resume=job.resume,
+            on_validation=gallery_of_epoch(job.config, shapes, job.folder),
+            quiet=quiet,
+        )
+        summary = finish(model, job.config, shapes, job.folder)
+    except Interrupted as stop:
+        raise KeyboardInterrupt(f"{stop}; {go_on}") from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {go_on}") from None
+    if not quiet:
+        print(summary)
+
+
+def _job(args: argparse.Namespace) -> Job:
+    """The settings and the folder that the arguments mean."""
+    from pcgen.config import read, to_dict
+    from pcgen.training import RunConfig
+
+    names = [word for word in args.words if "=" not in word]
+    if len(names) > 1:
+        raise ValueError(f"one configuration at a time, got {' and '.join(names)}")
+    overrides = [word for word in args.words if "=" in word]
+    overrides += [] if args.data is None else [f"data.source={json.dumps(args.data)}"]
+    overrides += ["data.strict=true"] if args.strict else []
+    if args.resume and args.overwrite:
+        raise ValueError("--resume goes on with a run and --overwrite removes it: give one of them")
+    if args.resume and not names:
+        folder = args.out or (Path("runs") / _name_of_data(args.data) if args.data else None)
+        if folder is None:
+            raise ValueError("--resume without CONFIG needs --out DIR, the run's folder")
+        if not (folder / "config.yaml").is_file():
+            raise FileNotFoundError(f"nothing to resume: {folder} holds no run (no config.yaml)")
+        path = folder / "config.yaml"
+    else:
+        path = find_config(names[0]) if names else _config_for_machine(args.quiet)
+        folder = args.out or Path("runs") / (_name_of_data(args.data) if args.data and not names else path.stem)
+    config = read(RunConfig, path, overrides, base=to_dict(RunConfig()))
+    # A run that was killed before its first checkpoint starts again: there is nothing to lose.
+    return Job(config, folder, args.resume and (folder / "resume").exists())
+
+
+def _config_for_machine(quiet: bool) -> Path:
+    import torch
+
+    name, why = ("full", "there is a GPU") if torch.cuda.is_available() else ("laptop", "there is no GPU")
+    if not quiet:
+        print(f"configuration {name!r}: {why}", file=sys.stderr)
+    return find_config(name)
+
+
+def _name_of_data(source: str) -> str:
+    return Path(source).resolve().name or "run"
+
+
+def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written, or that holds a run nobody spoke of."""
+    writable(folder / "config.yaml")
+    there = [name for name in MARKS if (folder / name).exists()]
+    if there and not (resume or overwrite):
+        raise ValueError(
+            f"{folder} holds a run already ({', '.join(there)}): --resume goes on with it, --overwrite removes it, "
+            f"--out takes another folder"
+        )
+
+
+def _check_same(job: Job) -> None:
+    """Refuse to go on with a run under settings that would make it another one."""
+    from pcgen.config import from_dict, read_yaml, to_dict
+    from pcgen.training import RunConfig
+
+    path = job.folder / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"nothing to resume: {job.folder} holds no run (no config.yaml)")
+    was, now = _flat(to_dict(from_dict(RunConfig, read_yaml(path)))), _flat(to_dict(job.config))
+    missing = object()
+    differ = [key for key in {**was, **now} if was.get(key, missing) != now.get(key, missing)]
+    differ = [key for key in differ if not key.startswith(MAY_DIFFER)]
+    if differ:
+        listed = ", ".join(f"{key} {now.get(key)} (was {was.get(key)})" for key in differ)
+        raise ValueError(f"{job.folder} is a run with other settings, it cannot go on with {listed}")
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    """Nested mappings as one, with dotted keys.
+
+    >>> _flat({"a": {"b": 1}, "c": [2]})
+    {'a.b': 1, 'c': [2]}
+    """
+    flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove what a run makes and nothing else."""
+    for name in MADE:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _describe(job: Job, shapes: Shapes) -> None:
+    """What is about to happen, on stderr."""
+    from pcgen.data import steps_per_epoch
+    from pcgen.training import build_model, stages
+
+    plan = stages(job.config, steps_per_epoch(len(shapes.train), job.config.training.batch))
+    weights = sum(p.numel() for p in build_model(job.config, shapes).parameters())
+    steps = " and ".join(
+        f"{(s.last - s.first) * s.steps} steps ({s.last - s.first} epochs)" + " of the prior alone" * s.prior_only
+        for s in plan
+    )
+    lines = [f"data: {shapes.source}", *skipped_lines(shapes.skipped), f"model: {weights:,} weights; {steps}"]
+    print("\n".join(lines), f"\nfolder: {job.folder}", file=sys.stderr)
