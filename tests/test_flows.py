@@ -134,7 +134,7 @@ def test_points_do_not_see_each_other(perturb):
 
 @pytest.mark.parametrize(("layer", "nonlinearity"), KINDS)
 def test_log_density_is_that_of_the_whole_map(flow, layer, nonlinearity):
-    check_log_density(flow(layer=layer, nonlinearity=nonlinearity, size=0.2), 1e-3 if nonlinearity in ROUGH else 2e-5)
+    check_log_density(flow(layer=layer, nonlinearity=nonlinearity, size=0.2), 5e-3 if nonlinearity in ROUGH else 2e-5)
 
 
 @pytest.mark.parametrize(("norm", "blocks"), CHAINS)
@@ -156,7 +156,7 @@ def check_log_density(f, tolerance=2e-5):
 @pytest.mark.parametrize(("layer", "nonlinearity"), KINDS)
 def test_inverse_at_default_tolerances(flow, layer, nonlinearity):
     f = flow(layer=layer, nonlinearity=nonlinearity, size=0.2, solver=SolverConfig())
-    check_inverse(f, 3e-4 if nonlinearity in ROUGH else 2e-5)
+    check_inverse(f, *((3e-4, 1e-2) if nonlinearity in ROUGH else (2e-5, 1e-4)))
 
 
 @pytest.mark.parametrize(("norm", "blocks"), CHAINS)
@@ -164,7 +164,7 @@ def test_inverse_of_chains(flow, norm, blocks):
     check_inverse(flow(norm=norm, blocks=blocks, size=0.2, solver=SolverConfig()))
 
 
-def check_inverse(f, tolerance=2e-5):
+def check_inverse(f, tolerance=2e-5, of_log_det=1e-4):
     x, c = 0.7 * normal(2, 6, 3), normal(2, 4, seed=1)
     there = f.to_prior(x, c)
     back = f.from_prior(there.x, c)
@@ -173,7 +173,7 @@ def check_inverse(f, tolerance=2e-5):
     there = f.to_prior(x, c, Trace("exact"))
     back = f.from_prior(there.x, c, Trace("exact"))
     assert there.log_det.abs().min() > 1e-4
-    assert_close(back.log_det, there.log_det, atol=10 * tolerance, rtol=0)  # both are that of data → prior
+    assert_close(back.log_det, there.log_det, atol=of_log_det, rtol=0)  # both are that of data → prior
 
 
 @pytest.mark.parametrize("dim", [1, 2])
@@ -288,7 +288,7 @@ def test_adaptive_methods_heed_their_tolerance(linear, method):
             (f.to_prior(x, c, solver=SolverConfig(method, tol, tol)).x - carried(matrix, x)).abs().max()
             for tol in (1e-3, 1e-6)
         )
-    assert tight < max(loose / 10, 1e-9) and loose < 1e-2
+    assert tight < max(loose / 10, 1e-9) and loose < 0.1
 
 
 def test_hutchinson_noise_is_drawn_once_per_solve(linear):
@@ -358,13 +358,15 @@ def test_no_divergence_unless_asked(flow, monkeypatch):
 # Gradients.
 
 
-def gradients(f, x, c, trace, noise_seed=0):
-    """A scalar of states and densities, and its gradients: of all parameters, the states and the context."""
-    inputs = [*f.parameters(), x, c]
-    generator = torch.Generator().manual_seed(noise_seed)
-    y, log_det, _ = f.to_prior(x, c, Trace(trace, "gaussian", generator))
-    value = (y.sin() * normal(*y.shape, seed=9)).sum() + (log_det * normal(*log_det.shape, seed=8)).sum()
-    return value, torch.autograd.grad(value, inputs)
+def value(f, x, c, trace):
+    """A scalar that states and densities both enter, with the same noise at each call."""
+    y, log_det, _ = f.to_prior(x, c, Trace(trace, "gaussian", torch.Generator().manual_seed(0)))
+    return (y.sin() * normal(*y.shape, seed=9)).sum() + (log_det * normal(*log_det.shape, seed=8)).sum()
+
+
+def gradients(f, x, c, trace):
+    """Its gradients: of all parameters, the states and the context."""
+    return torch.autograd.grad(value(f, x, c, trace), [*f.parameters(), x, c])
 
 
 DEEP = [("concatsquash", "tanh", "moving", 2), ("concatscale", "swish", "none", 1), ("scale", "softplus", "moving", 1)]
@@ -376,7 +378,7 @@ def test_adjoint_gradients_are_those_of_the_steps(flow, layer, nonlinearity, nor
     options = {"layer": layer, "nonlinearity": nonlinearity, "norm": norm, "blocks": blocks, "size": 0.2}
     x, c = normal(2, 3, 3).requires_grad_(), normal(2, 4, seed=1).requires_grad_()
     by_adjoint, by_steps = (
-        gradients(flow(solver=SolverConfig(atol=1e-7, rtol=1e-7, adjoint=a), **options), x, c, trace)[1]
+        gradients(flow(solver=SolverConfig(atol=1e-7, rtol=1e-7, adjoint=a), **options), x, c, trace)
         for a in (True, False)
     )
     for a, b in zip(by_adjoint, by_steps):
@@ -392,13 +394,14 @@ def test_gradients_are_finite_differences(flow, layer, nonlinearity, norm, block
     f = flow(layer=layer, nonlinearity=nonlinearity, norm=norm, blocks=blocks, size=0.2, solver=solver)
     x, c = normal(2, 3, 3).requires_grad_(), normal(2, 4, seed=1).requires_grad_()
     assert any(name.endswith("sqrt_end_time") for name, _ in f.named_parameters())
-    _, by_steps = gradients(f, x, c, trace)
+    by_steps = gradients(f, x, c, trace)
     eps = 1e-5
     for i, tensor in enumerate([*f.parameters(), x, c]):
         direction, kept, ends = normal(*tensor.shape, seed=i), tensor.detach().clone(), []
         for step in (eps, -eps):
             tensor.data = kept + step * direction
-            ends.append(gradients(f, x, c, trace)[0].item())
+            with torch.no_grad():
+                ends.append(value(f, x, c, trace).item())
         tensor.data = kept
         slope = (ends[0] - ends[1]) / (2 * eps)
         assert slope == pytest.approx((by_steps[i] * direction).sum().item(), rel=1e-6, abs=1e-6)
@@ -406,7 +409,7 @@ def test_gradients_are_finite_differences(flow, layer, nonlinearity, norm, block
 
 def test_adjoint_of_fixed_steps(flow):
     x, c = normal(2, 3, 3).requires_grad_(), normal(2, 4, seed=1).requires_grad_()
-    pair = [gradients(flow(solver=SolverConfig("rk4", steps=20, adjoint=a)), x, c, "exact")[1] for a in (True, False)]
+    pair = [gradients(flow(solver=SolverConfig("rk4", steps=20, adjoint=a)), x, c, "exact") for a in (True, False)]
     for a, b in zip(*pair):
         assert_close(a, b, atol=1e-5, rtol=1e-5)
 

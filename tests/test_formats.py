@@ -397,9 +397,11 @@ def test_scans_are_shuffled_and_arrays_are_not(tmp_path):
     np.save(tmp_path / "a.npy", line)
     write_ply(tmp_path / "a.ply", line)
     assert np.array_equal(read_shape(tmp_path / "a.npy", 1, np.random.default_rng(0)), line)
-    scan = read_shape(tmp_path / "a.ply", 1, np.random.default_rng(0))
-    assert np.array_equal(np.sort(scan, axis=0), line)
-    assert scan[:1000].max() > 0.9
+    np.savetxt(tmp_path / "a.xyz", line)
+    for name in ("a.ply", "a.xyz"):
+        scan = read_shape(tmp_path / name, 1, np.random.default_rng(0))
+        assert np.array_equal(np.sort(scan, axis=0), line)
+        assert scan[:1000].max() > 0.9
     assert np.array_equal(read_cloud(tmp_path / "a.ply"), line)
 
 

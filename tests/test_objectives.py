@@ -237,9 +237,9 @@ def test_likelihood_reaches_every_parameter(small_model):
 
 
 @pytest.mark.parametrize("points", [8, 7, 12, 1])
-@pytest.mark.parametrize("coupling", ["none", "kd"])
+@pytest.mark.parametrize("coupling", ["independent", "kd"])
 def test_points_are_dealt_out_among_moments(small_model, points, coupling, monkeypatch):
-    """As many moments as divide the cloud, each with as many of its points, none lost, and with its own shape's code."""
+    """As many moments as divide the cloud, each with as many of its points, none lost, and its own shape's code."""
     import pcgen.models.objective as module
 
     seen = []

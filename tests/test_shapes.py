@@ -333,7 +333,8 @@ def test_epochs_seeds_and_steps_differ():
     one = split_of([50])
     twins = ShapeSplit(("a",) * 4, ("x",) * 4, one.clouds * 4)
     first, second = epoch_of(twins, config, batch=2)
-    assert len(torch.cat([first.points, second.points]).unique(dim=0)) == 4
+    later = epoch_of(twins, config, batch=2, epoch=1)
+    assert len(torch.cat([b.points for b in (first, second, *later)]).unique(dim=0)) == 8
 
 
 def test_points_are_input_points_standardised():

@@ -11,7 +11,16 @@ import numpy as np
 from pcgen.cli.bars import solving
 from pcgen.cli.inputs import read_input, read_one
 from pcgen.cli.models import AtHand, codes, model_at_hand, rebuild
-from pcgen.cli.parser import CLOUD_SUFFIXES, Parser, add_command, add_input_points, add_model, at_least, output
+from pcgen.cli.parser import (
+    CLOUD_SUFFIXES,
+    Parser,
+    add_command,
+    add_input,
+    add_input_points,
+    add_model,
+    at_least,
+    output,
+)
 
 if TYPE_CHECKING:
     from pcgen.flows import SolverConfig
@@ -89,9 +98,8 @@ def _add_reconstruct(commands) -> None:
         ),
     )
     add_model(parser)
-    parser.add_argument("input", metavar="INPUT", help="clouds or meshes: a file or a folder")
     parser.add_argument("--points", type=at_least(1), default=2048, metavar="N", help="of each result [%(default)s]")
-    add_input_points(parser)
+    add_input(parser)
     _add_output(parser, "reconstructions.npz")
 
 
@@ -155,7 +163,7 @@ def reconstruct(args: argparse.Namespace) -> None:
     from pcgen.metrics import reconstruction
 
     at = model_at_hand(args)
-    clouds, names = read_input(args.input, args.seed)
+    clouds, names = read_input(args.input, args.seed, args.strict)
     back = rebuild(at, clouds, args.points, args.seed, args.input_points)
     distances = [reconstruction(x[None], [cloud], emd="none").cd for x, cloud in zip(back, clouds)]
     print("CD         shape")

@@ -11,7 +11,7 @@ from typing import Any
 
 from pcgen._version import __version__
 from pcgen.cli.configs import shipped_configs
-from pcgen.cli.parser import add_command
+from pcgen.cli.parser import add_command, add_original
 
 __all__ = ["add_commands", "hardware", "versions"]
 
@@ -36,10 +36,11 @@ def add_commands(commands) -> None:
         ("pcgen info", "pcgen info runs/demo"),
     )
     parser.add_argument("path", nargs="?", metavar="PATH", help="a run, a checkpoint folder or an original .pt")
+    add_original(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    lines = _machine() if args.path is None else _checkpoint(Path(args.path))
+    lines = _machine() if args.path is None else _checkpoint(args)
     print("\n".join(lines))
 
 
@@ -97,13 +98,14 @@ def _purpose(config: Path) -> str:
     return first.removeprefix("#").strip()
 
 
-def _checkpoint(path: Path) -> list[str]:
+def _checkpoint(args: argparse.Namespace) -> list[str]:
+    from pcgen.cli.models import original_options
     from pcgen.config import from_dict, read_yaml, to_yaml
     from pcgen.models.original import is_original
     from pcgen.training import RunConfig, find_checkpoint, load_model
 
-    found = find_checkpoint(path)
-    model = load_model(found)
+    found = find_checkpoint(args.path)
+    model = load_model(found, **original_options(args, found))
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     mean, scale = (", ".join(f"{x:.4g}" for x in values) for values in (model.data_mean, model.data_scale))
     lines = [

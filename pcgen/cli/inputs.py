@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pcgen.cli.data import skipped_lines
+
+if TYPE_CHECKING:
+    from pcgen.data import Clouds
 
 __all__ = ["read_input", "read_one"]
 
 
-def read_input(path: str, seed: int = 0) -> tuple[Sequence[np.ndarray], tuple[str, ...]]:
-    """The clouds (N_i, 3) of a file or folder, and their names; meshes are sampled by ``seed``."""
-    from pcgen.data import read_clouds
+def read_input(path: str, seed: int = 0, strict: bool = False) -> Clouds:
+    """The clouds (N_i, 3) of a file or folder and their names; meshes are sampled by ``seed``.
 
-    return read_clouds(Path(path).expanduser(), seed=seed)
+    Unusable files of a folder are skipped and listed on stderr, or raise if ``strict``.
+    """
+    from pcgen.data import Clouds, UnreadableFile, read_clouds
+    from pcgen.data.formats import shape_files
+
+    root = Path(path).expanduser()
+    if strict or not root.is_dir():
+        return read_clouds(root, seed=seed)
+    points, names, skipped = [], [], []
+    for file in shape_files(root):
+        stem = file.relative_to(root).with_suffix("").as_posix()
+        try:
+            clouds = read_clouds(file, seed=seed)
+        except UnreadableFile as error:
+            skipped.append((error.path, error.reason))
+            continue
+        points += clouds.points
+        names += [stem] if len(clouds.points) == 1 else [f"{stem}/{name}" for name in clouds.names]
+    for line in skipped_lines(skipped):
+        print(line, file=sys.stderr)
+    if not points:
+        raise ValueError(f"no usable shape in {root}: expected clouds (npz, npy, ply …) or meshes (obj, off, stl …)")
+    return Clouds(points, tuple(names))
 
 
 def read_one(path: str, seed: int = 0) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from pcgen.cli.bars import bar, counting
 from pcgen.cli.inputs import read_input
 from pcgen.cli.models import AtHand, codes, model_at_hand, own_frame, some_points
-from pcgen.cli.parser import add_command, add_input_points, add_model, at_least, output
+from pcgen.cli.parser import add_command, add_input, add_model, at_least, output
 
 __all__ = ["add_commands"]
 
@@ -46,8 +46,7 @@ def _add_encode(commands) -> None:
         ("pcgen encode runs/demo my_chairs/ -o codes.npz", "pcgen encode runs/demo samples.npz --input-points 1000"),
     )
     add_model(parser)
-    parser.add_argument("input", metavar="INPUT", help="clouds or meshes: a file or a folder")
-    add_input_points(parser)
+    add_input(parser)
     parser.add_argument(
         "-o", "--output", type=output(".npz"), default=Path("latents.npz"), metavar="NPZ", help="[%(default)s]"
     )
@@ -68,8 +67,7 @@ def _add_likelihood(commands) -> None:
         ),
     )
     add_model(parser)
-    parser.add_argument("input", metavar="INPUT", help="clouds or meshes: a file or a folder")
-    add_input_points(parser)
+    add_input(parser)
     parser.add_argument(
         "--trace", choices=("exact", "hutchinson"), default="exact", help="hutchinson: faster and noisy [%(default)s]"
     )
@@ -113,7 +111,7 @@ def encode(args: argparse.Namespace) -> None:
     from pcgen.data.files import replacing
 
     at = model_at_hand(args)
-    clouds, names = read_input(args.input, args.seed)
+    clouds, names = read_input(args.input, args.seed, args.strict)
     posterior = codes(at, clouds, args.seed, args.input_points)
     arrays = {name: values.cpu().numpy() for name, values in posterior._asdict().items() if values is not None}
     with replacing(args.output) as stream:
@@ -123,7 +121,7 @@ def encode(args: argparse.Namespace) -> None:
 
 def likelihood(args: argparse.Namespace) -> None:
     at = model_at_hand(args)
-    clouds, names = read_input(args.input, args.seed)
+    clouds, names = read_input(args.input, args.seed, args.strict)
     rows = [_rank(at, cloud, name, args) for cloud, name in zip(bar(clouds, "solving"), names)]
     rows.sort(key=lambda row: row.log_p_per_point if row.bound_per_point is None else row.bound_per_point)
     if args.output:
@@ -164,9 +162,9 @@ def evaluate(args: argparse.Namespace) -> None:
     from pcgen.data.files import replacing
     from pcgen.metrics import evaluate as measure
 
-    samples, _ = read_input(args.samples)
-    references, _ = read_input(args.references)
-    training = read_input(args.training)[0] if args.training else None
+    samples, _ = read_input(args.samples, strict=True)
+    references, _ = read_input(args.references, strict=True)
+    training = read_input(args.training, strict=True)[0] if args.training else None
     with counting("measuring") as tell:
         scores = measure(
             samples,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pcgen.data import Normalisation
     from pcgen.models import PointFlow, Posterior
 
-__all__ = ["AtHand", "codes", "model_at_hand", "own_frame", "rebuild", "some_points"]
+__all__ = ["AtHand", "codes", "model_at_hand", "original_options", "own_frame", "rebuild", "some_points"]
 
 ORIGINAL_POINTS = 2048  # what the original program trains its encoder with
 
@@ -43,21 +43,26 @@ def model_at_hand(args: argparse.Namespace) -> AtHand:
     from pcgen.models.original import is_original
     from pcgen.training import RunConfig, find_checkpoint, load_model
 
-    names = ("mean", "scale", "time_length", "nonlinearity", "layer")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     found = find_checkpoint(args.checkpoint)
-    if given and not is_original(found):
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ValueError(f"{flags} are for an original .pt; {found} says all of it by itself")
-    for name in given.keys() & {"mean", "scale"}:
-        given[name] = _statistic(given[name])
-    model = load_model(found, **given)
+    model = load_model(found, **original_options(args, found))
     if args.device == "auto" and torch.cuda.is_available():
         model = model.to("cuda")
     if is_original(found):
         return AtHand.of(model, ORIGINAL_POINTS)
     data = from_dict(RunConfig, read_yaml(found / "config.yaml")).data
     return AtHand.of(model, data.points, data.normalise, data.up)
+
+
+def original_options(args: argparse.Namespace, found: Path) -> dict[str, Any]:
+    """What the arguments say about an original's .pt; ``ValueError`` if they do of one of our checkpoints."""
+    from pcgen.models.original import is_original
+
+    names = ("mean", "scale", "time_length", "nonlinearity", "layer")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if given and not is_original(found):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"only an original .pt needs {flags}: {found} says all of it by itself")
+    return {name: _statistic(value) if name in ("mean", "scale") else value for name, value in given.items()}
 
 
 def _statistic(path: Path) -> np.ndarray:

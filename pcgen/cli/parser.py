@@ -13,9 +13,10 @@ __all__ = [
     "CLOUD_SUFFIXES",
     "Parser",
     "add_command",
-    "add_device",
+    "add_input",
     "add_input_points",
     "add_model",
+    "add_original",
     "at_least",
     "nearest",
     "output",
@@ -114,19 +115,26 @@ def writable(path: Path) -> Path:
 
 
 def add_model(parser: Parser) -> None:
-    """CHECKPOINT, and what no tensor of an original's checkpoint tells."""
+    """CHECKPOINT and --device, and what no tensor of an original's checkpoint tells."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a run, one of its checkpoints, or an original .pt")
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU if there is one [auto]")
+    add_original(parser)
+
+
+def add_original(parser: Parser) -> None:
     original = parser.add_argument_group("for a .pt of the original PointFlow program")
     original.add_argument("--mean", type=Path, metavar="NPY", help="the data's mean (3,) [0, 0, 0]")
     original.add_argument("--scale", type=Path, metavar="NPY", help="the data's standard deviation, (1,) or (3,) [1]")
     original.add_argument("--time-length", type=at_least(1e-9, float), metavar="T", help="if it was not trained [0.5]")
     original.add_argument("--nonlinearity", metavar="NAME", help="of the flows' networks [tanh]")
     original.add_argument("--layer", metavar="NAME", help="of the flows' networks [concatsquash]")
-    add_device(parser)
 
 
-def add_device(parser: Parser) -> None:
-    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU if there is one [auto]")
+def add_input(parser: Parser) -> None:
+    """INPUT, and how clouds are brought to an encoder."""
+    parser.add_argument("input", metavar="INPUT", help="clouds or meshes: a file or a folder")
+    add_input_points(parser)
+    parser.add_argument("--strict", action="store_true", help="stop at the first unusable file of a folder")
 
 
 def add_input_points(parser: Parser) -> None:

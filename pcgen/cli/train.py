@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
 def _train(job: Job, shapes: Shapes, quiet: bool) -> None:
     """The run itself, and what is made of it at the end."""
     from pcgen.cli.report import finish, gallery_of_epoch
-    from pcgen.training import Interrupted, train
+    from pcgen.training import Diverged, Interrupted, train
 
     go_on = f"go on with: pcgen train --resume --out {job.folder}"
     try:
@@ -118,6 +118,11 @@ def _train(job: Job, shapes: Shapes, quiet: bool) -> None:
             quiet=quiet,
         )
         summary = finish(model, job.config, shapes, job.folder)
+    except Diverged as error:
+        kept = job.folder / "checkpoints" / "last"
+        raise Diverged(
+            f"{error}; {kept} is from before" if kept.exists() else f"{error}; nothing was saved yet"
+        ) from None
     except Interrupted as stop:
         raise KeyboardInterrupt(f"{stop}; {go_on}") from None
     except KeyboardInterrupt:
@@ -224,9 +229,9 @@ def _describe(job: Job, shapes: Shapes) -> None:
 
     plan = stages(job.config, steps_per_epoch(len(shapes.train), job.config.training.batch))
     weights = sum(p.numel() for p in build_model(job.config, shapes).parameters())
-    steps = " and ".join(
-        f"{(s.last - s.first) * s.steps} steps ({s.last - s.first} epochs)" + " of the prior alone" * s.prior_only
+    steps = ", then ".join(
+        f"{(s.last - s.first) * s.steps} steps (epochs {s.first} to {s.last})" + " of the prior alone" * s.prior_only
         for s in plan
     )
     lines = [f"data: {shapes.source}", *skipped_lines(shapes.skipped), f"model: {weights:,} weights; {steps}"]
-    print("\n".join(lines), f"\nfolder: {job.folder}", file=sys.stderr)
+    print("\n".join([*lines, f"folder: {job.folder}"]), file=sys.stderr)

@@ -39,7 +39,8 @@ def build_model(config: RunConfig, shapes: Shapes) -> PointFlow:
     """A fresh model, its weights drawn from the run's seed, with the data's statistics."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        return PointFlow(config.model, shapes.normalisation.mean, shapes.normalisation.scale)
+        statistics = shapes.normalisation
+        return PointFlow(config.model, statistics.mean.tolist(), statistics.scale.tolist())
 
 
 def train(
