@@ -156,8 +156,10 @@ def test_mistakes_are_one_line(values, message):
 
 
 def test_all_mistakes_are_told_at_once():
-    with pytest.raises(ValueError, match="'step'.*; inner.kind must be"):
+    with pytest.raises(ValueError) as error:
         from_dict(Outer, {"step": 1, "inner": {"kind": "hot"}})
+    assert str(error.value).count("; ") == 1
+    assert "'step'" in str(error.value) and "inner.kind must be" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,12 @@ class AtHand(NamedTuple):
         generates = model.latent_flow is not None or model.config.encoder.variational
         return cls(model, points, normalise, up, generates)
 
+    def frame(self) -> Normalisation:
+        """What the model takes for the mean and scale of the data."""
+        from pcgen.data import Normalisation
+
+        return Normalisation(*(values.cpu().numpy() for values in (self.model.data_mean, self.model.data_scale)))
+
 
 def model_at_hand(args: argparse.Namespace) -> AtHand:
     """The model that the arguments name, on the device they ask for."""
@@ -85,10 +91,9 @@ def some_points(cloud: np.ndarray, points: int, seed: int) -> np.ndarray:
 
 def own_frame(at: AtHand, cloud: np.ndarray) -> Normalisation:
     """What standardises a cloud for this model: the data set's statistics, or the cloud's own."""
-    from pcgen.data import Normalisation, normalisation_of
+    from pcgen.data import normalisation_of
 
-    mean, scale = (values.cpu().numpy() for values in (at.model.data_mean, at.model.data_scale))
-    return normalisation_of(cloud, at.normalise, Normalisation(mean, scale))
+    return normalisation_of(cloud, at.normalise, at.frame())
 
 
 def codes(at: AtHand, clouds: Sequence[np.ndarray], seed: int = 0, points: int | None = None) -> Posterior:

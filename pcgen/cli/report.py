@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from pcgen.cli.bars import counting, solving
 from pcgen.cli.info import hardware, versions
-from pcgen.cli.models import AtHand, codes, rebuild
+from pcgen.cli.models import AtHand, codes, own_frame, rebuild
 from pcgen.config import to_dict
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def reference_shapes(shapes: Shapes, evaluation: EvaluationConfig) -> References
     if len(val) < count and val.names != test.names:  # a source without one of them has the same in both
         val = ShapeSplit(val.names + test.names, val.categories + test.categories, val.clouds + test.clouds)
         splits = "val and test"
-    chosen = ShapeSplit(val.names[:count], val.categories[:count], val.clouds[:count])
+    chosen = _first(val, count)
     for split in (chosen, shapes.train):
         for i, name in enumerate(split.names):
             if (there := len(split.reference(i))) < evaluation.points:
@@ -56,16 +57,34 @@ def reference_shapes(shapes: Shapes, evaluation: EvaluationConfig) -> References
     return References(chosen, splits)
 
 
+def _first(split: ShapeSplit, count: int) -> ShapeSplit:
+    from pcgen.data import ShapeSplit
+
+    return ShapeSplit(split.names[:count], split.categories[:count], split.clouds[:count])
+
+
+def _placed(at: AtHand, split: ShapeSplit) -> ShapeSplit:
+    """The shapes where the model makes them.
+
+    Of shapes that are standardised one by one a model learns neither place nor size, and they are not measured:
+    each is brought to the training set's average.
+    """
+    if at.normalise != "shape":
+        return split
+    average = at.frame()
+    return dataclasses.replace(split, clouds=tuple(average.invert(own_frame(at, c).apply(c)) for c in split.clouds))
+
+
 def gallery_of_epoch(config: RunConfig, shapes: Shapes, folder: Path) -> Callable:
     """A callback that draws generated shapes beside reconstructions and their originals."""
 
     def draw(model: PointFlow, state) -> None:
         at = AtHand.of(model, config.data.points, config.data.normalise, config.data.up)
-        seen = range(min(COLUMNS, len(shapes.val)))
+        val = _placed(at, _first(shapes.val, COLUMNS))
         points = config.evaluation.gallery_points
         rows = {
-            "real": [shapes.val.reference(i)[:points] for i in seen],
-            "reconstructed": rebuild(at, [shapes.val.input(i) for i in seen], points),
+            "real": [val.reference(i)[:points] for i in range(len(val))],
+            "reconstructed": rebuild(at, [val.input(i) for i in range(len(val))], points),
         }
         if at.generates:
             rows["generated"] = model.sample(COLUMNS, points, config.training.seed).points.cpu().numpy()
@@ -77,20 +96,25 @@ def gallery_of_epoch(config: RunConfig, shapes: Shapes, folder: Path) -> Callabl
 def finish(model: PointFlow, config: RunConfig, shapes: Shapes, folder: Path, quiet: bool = False) -> str:
     """Samples, pictures and ``metrics.json`` of a trained model; returns the closing words."""
     at = AtHand.of(model, config.data.points, config.data.normalise, config.data.up)
-    references = reference_shapes(shapes, config.evaluation)
+    split, splits = reference_shapes(shapes, config.evaluation)
+    references, training = References(_placed(at, split), splits), _placed(at, shapes.train)
     measured = references.split.reference_set(config.evaluation.points)
     generated = _generate(at, config, folder, quiet) if at.generates else None
     inputs = [references.split.input(i) for i in range(len(measured))]
     rebuilt = rebuild(at, inputs, config.evaluation.points, config.training.seed)
-    _pictures(at, config, references, shapes, generated, folder)
+    _pictures(at, config, references, training, generated, folder)
     scores = None
     if generated is not None and len(measured) > 1:
-        scores = _generation(generated, measured, shapes, config, references.splits, quiet)
+        scores = _generation(generated, measured, training, config, references.splits, quiet)
     reconstruction = _reconstruction(rebuilt, measured, references.split)
     metrics = {
         "generation": scores.as_dict() if scores else None,
         "reconstruction": reconstruction,
-        "references": {"splits": references.splits, "shapes": len(measured)},
+        "references": {
+            "splits": splits,
+            "shapes": len(measured),
+            "placed": "each at the training set's average place and size" if at.normalise == "shape" else "as they are",
+        },
         **_circumstances(config, shapes, folder),
     }
     _write(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
@@ -109,13 +133,15 @@ def _generate(at: AtHand, config: RunConfig, folder: Path, quiet: bool) -> np.nd
     return clouds
 
 
-def _generation(generated, measured, shapes: Shapes, config: RunConfig, splits: str, quiet: bool) -> GenerationScores:
+def _generation(
+    generated, measured, train: ShapeSplit, config: RunConfig, splits: str, quiet: bool
+) -> GenerationScores:
     """As many generated shapes as there are references, and the training set as the yardstick."""
     from pcgen.metrics import evaluate
 
     points, protocol = config.evaluation.points, config.evaluation.protocol
     count = len(measured)  # never more than there are samples
-    training = shapes.train.reference_set(points) if len(shapes.train) >= count else None
+    training = train.reference_set(points) if len(train) >= count else None
     with counting("measuring", quiet) as tell:
         return evaluate(
             generated[:count, :points],
@@ -141,7 +167,9 @@ def _reconstruction(rebuilt: np.ndarray, measured: np.ndarray, split: ShapeSplit
     return scores
 
 
-def _pictures(at: AtHand, config: RunConfig, references: References, shapes: Shapes, generated, folder: Path) -> None:
+def _pictures(
+    at: AtHand, config: RunConfig, references: References, train: ShapeSplit, generated, folder: Path
+) -> None:
     from pcgen.training import read_history
     from pcgen.viz import curves
 
@@ -155,7 +183,9 @@ def _pictures(at: AtHand, config: RunConfig, references: References, shapes: Sha
     if generated is not None:
         rows["generated"] = generated[: 2 * COLUMNS, :points]
     _gallery(rows, folder / "gallery.png", at)
-    ends = codes(at, [*inputs, *(shapes.train.input(i) for i in range(2))][: max(len(inputs) // 2 * 2, 2)]).mean[:6]
+    if len(inputs) % 2:  # pairs; one from the training set, if need be
+        inputs.append(train.input(0))
+    ends = codes(at, inputs[:6]).mean
     lines = {
         f"{i} to {i + 1}": at.model.interpolate(ends[i], ends[i + 1], COLUMNS, points, config.training.seed)
         .cpu()
@@ -169,8 +199,7 @@ def _pictures(at: AtHand, config: RunConfig, references: References, shapes: Sha
 def _gallery(rows: dict, path: Path, at: AtHand, title: str | None = None) -> None:
     from pcgen.viz import gallery
 
-    # Shapes that were standardised one by one have sizes that say nothing about each other.
-    gallery(rows, path, columns=COLUMNS, up=at.up, title=title, same_scale=at.normalise != "shape")
+    gallery(rows, path, columns=COLUMNS, up=at.up, title=title)
 
 
 def _circumstances(config: RunConfig, shapes: Shapes, folder: Path) -> dict[str, Any]:

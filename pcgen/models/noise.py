@@ -70,7 +70,7 @@ def _noise(
     temperature: float,
     truncation: float | None,
 ) -> Tensor:
-    if temperature < 0:
+    if not temperature >= 0:
         raise ValueError(f"temperature must not be negative, got {temperature}")
     if truncation is not None and not truncation > 0:
         raise ValueError(f"truncation must be positive (standard deviations), got {truncation}")

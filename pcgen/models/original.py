@@ -142,7 +142,7 @@ def _flow(state: State, prefix: str, options: dict, path: Path) -> tuple[FlowCon
     blocks, norm, train_time = 0, "none", False
     for i in indices:
         theirs, mine = f"{prefix}chain.{i}", f"{ours}chain.{i}"
-        if f"{theirs}.running_mean" in state:
+        if not any(key.startswith(f"{theirs}.odefunc.") for key in state):
             norm = "moving"
             for name in ("weight", "bias", "running_mean", "running_var"):
                 out[f"{mine}.{name}"] = _take(state, f"{theirs}.{name}", path)

@@ -310,7 +310,8 @@ class PointFlow(nn.Module):
             raise ValueError(f"space must be 'latent' or 'prior', got {space!r}")
         with self._evaluating():
             ends = torch.stack([self._code_of(a, "a"), self._code_of(b, "b")])
-            ends = self.shape_to_prior(ends)[0] if space == "prior" else ends
+            if space == "prior" and self.latent_flow is not None:
+                ends = self.latent_flow.to_prior(ends.unsqueeze(1)).x.squeeze(1)  # no density: it costs Z derivatives
             line = torch.lerp(ends[:1], ends[1:], torch.linspace(0, 1, steps).to(ends)[:, None])
             z = self.shape_from_prior(line) if space == "prior" else line
         return self.decode(z, points, generator, shared_noise=True, **options)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from pcgen.config import to_yaml
+from pcgen.data.files import replacing
+from pcgen.data.normalise import normalisation_of
 from pcgen.data.shapes import Shapes, ShapeSplit, batches, steps_per_epoch
 from pcgen.metrics.reconstruction import reconstruction
 from pcgen.models import PointFlow
@@ -77,7 +79,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     if resume:
         state.restore(folder, plan)
-    (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+    with replacing(folder / "config.yaml") as stream:
+        stream.write(to_yaml(config).encode())
     total = sum((s.last - s.first) * s.steps for s in plan)
     telemetry = Telemetry(folder, total, state.total_steps, quiet=quiet)
     every = config.training.validate_every or max(1, plan[-1].last // 20)
@@ -98,11 +101,11 @@ def train(
                     if validated:
                         judged.load_state_dict(state.averaged())
                         _report_validation(state, judged, shapes, telemetry, folder)
-                        if on_validation:
-                            on_validation(judged, state)
                     if validated or time.monotonic() - saved_at > 60 * config.training.save_minutes:
                         state.save(folder)
                         saved_at = time.monotonic()
+                    if validated and on_validation:  # after saving: a picture that fails costs no work
+                        on_validation(judged, state)
     finally:
         telemetry.close()
     judged.load_state_dict(state.averaged())
@@ -179,8 +182,11 @@ def validate(model: PointFlow, split: ShapeSplit, shapes: Shapes, config: RunCon
             break
     values = {name: total / count for name, total in sums.items()}
     some = range(min(RECONSTRUCTED_SHAPES, len(split)))
-    clouds = [torch.as_tensor(split.input(i)[: config.data.points]) for i in some]
-    references = [torch.as_tensor(split.reference(i)[:RECONSTRUCTED_POINTS]) for i in some]
+    # Where the model makes them, which differs from where they are if each shape has its own normalisation.
+    own = [normalisation_of(split.clouds[i], config.data.normalise, shapes.normalisation) for i in some]
+    placed = [(n.apply(split.input(i)), n.apply(split.reference(i))) for i, n in zip(some, own)]
+    clouds = [shapes.normalisation.invert(torch.as_tensor(x[: config.data.points])) for x, _ in placed]
+    references = [shapes.normalisation.invert(torch.as_tensor(y[:RECONSTRUCTED_POINTS])) for _, y in placed]
     back = [model.reconstruct(cloud[None], len(ref), 0)[0].cpu() for cloud, ref in zip(clouds, references)]
     scores = [float(reconstruction(x[None], ref[None], emd="none").cd) for x, ref in zip(back, references)]
     values["val/reconstruction_cd"] = float(np.mean(scores))

@@ -82,7 +82,7 @@ class State:
         module = self.model.latent_flow if prior_only else self.model
         t = self.config.training
         trained = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(trained, lr=t.lr, betas=t.betas, weight_decay=t.weight_decay)
+        self.optimizer = torch.optim.Adam(trained, lr=t.lr, betas=t.betas, weight_decay=t.weight_decay, fused=True)
 
     def averaged(self) -> Mapping[str, Tensor]:
         """The weights to judge and to sample from: the moving average where one is kept."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pcgen.data.files import replacing
+
 __all__ = ["Telemetry", "read_history"]
 
 HISTORY = "history.jsonl"
@@ -36,7 +38,8 @@ class Telemetry:
         self._count = 0
         # A resumed run replays the steps after its checkpoint: their rows are written again.
         rows = [row for row in read_history(folder) if row["step"] <= done]
-        (folder / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        with replacing(folder / HISTORY) as stream:
+            stream.write("".join(json.dumps(row) + "\n" for row in rows).encode())
         self._file = open(folder / HISTORY, "a", encoding="utf-8")  # noqa: SIM115  closed in close()
         self._board = _tensorboard(folder, done)
         self._bar = tqdm(total=total, initial=done, unit="step", disable=quiet or None, dynamic_ncols=True)

@@ -1,0 +1,370 @@
+"""Encoding, sampling and densities of whole models."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.distributions import Normal
+from torch.testing import assert_close
+
+from pcgen.flows import Flow, FlowConfig, SolverConfig, VelocityNet
+from pcgen.models import Encoder, EncoderConfig, ObjectiveConfig, PointFlow, PointFlowConfig, pointflow
+from pcgen.models.noise import point_noise, shape_noise
+
+LIKELIHOOD = ObjectiveConfig("likelihood")
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+# Sizes.
+
+
+def test_parameter_counts_are_the_published_ones():
+    model = PointFlow(PointFlowConfig(objective=LIKELIHOOD))
+    assert count(model.point_flow) == 927_513
+    assert count(model.latent_flow) == 134_145
+    assert count(model.encoder) == 546_688
+    assert count(model.point_flow) + count(model.latent_flow) == 1_061_658
+    assert count(model) == 1_608_346
+    assert count(Encoder(128, EncoderConfig(variational=False))) == 365_184
+
+
+# The encoder.
+
+
+@given(st.integers(1, 3), st.integers(1, 20), st.integers(0, 100))
+def test_encoder_is_invariant(perturb, batch, points, seed):
+    encoder = perturb(Encoder(5, EncoderConfig((8, 16), (8,))))
+    x = normal(batch, points, 3, seed=seed)
+    q = encoder(x)
+    order = torch.randperm(points, generator=seeded(seed))
+    for other in (x[:, order], torch.cat([x, x[:, :1]], 1)):  # order, and copies of points, say nothing
+        for a, b in zip(q, encoder(other)):
+            assert_close(a, b)
+    for i in range(batch):
+        assert_close(encoder(x[i : i + 1]).mean, q.mean[i : i + 1])
+
+
+def test_encoder_normalises_before_the_maximum(perturb):
+    """Layer by layer: no ReLU after the last pointwise layer, whose maximum may be negative."""
+    encoder = perturb(Encoder(5, EncoderConfig((8, 16), (8,))))
+    x = normal(2, 9, 3)
+    h = encoder.norms[0](encoder.points[0](x).transpose(1, 2)).transpose(1, 2).relu()
+    h = encoder.norms[1](encoder.points[1](h).transpose(1, 2)).amax(2)
+    assert (h < 0).any()
+    linear, norm, _, last = encoder.mean
+    assert_close(encoder(x).mean, last(norm(linear(h)).relu()))
+    linear, norm, _, last = encoder.logvar
+    assert_close(encoder(x).logvar, last(norm(linear(h)).relu()))
+
+
+def test_posterior_samples(perturb):
+    encoder = perturb(Encoder(5, EncoderConfig((8,), (8,))))
+    q = encoder(normal(2, 9, 3))
+    draws = q.sample(normal(20_000, 2, 5))
+    want = Normal(q.mean, (0.5 * q.logvar).exp())
+    assert ((draws.mean(0) - want.mean).abs() < 5 * want.stddev / math.sqrt(20_000)).all()
+    assert_close(draws.std(0), want.stddev, rtol=0.05, atol=0)
+    plain = perturb(Encoder(5, EncoderConfig((8,), (8,), variational=False)))(normal(2, 9, 3))
+    assert plain.logvar is None and plain.sample(normal(2, 5)) is plain.mean
+
+
+# Sampling: shapes and points come from streams of their own.
+
+
+def test_samples_extend(small_model):
+    model = small_model()
+    few, many = model.sample(2, 5, 7), model.sample(4, 9, 7)
+    assert few.points.shape == (2, 5, 3) and few.z.shape == (2, 4)
+    assert_close(many.points[:2, :5], few.points)
+    assert_close(many.z[:2], few.z)
+
+
+@pytest.mark.parametrize("per_solve", [1, 4, 7, 13, 10_000])
+def test_chunks_do_not_show(small_model, monkeypatch, per_solve):
+    model = small_model(scale=2.0)
+    whole = model.sample(3, 10, 7)
+    monkeypatch.setattr(pointflow, "POINTS_PER_SOLVE", per_solve)
+    monkeypatch.setattr(pointflow, "POINTS_PER_DENSITY", per_solve)
+    assert_close(model.sample(3, 10, 7).points, whole.points, atol=1e-5, rtol=0)
+    assert_close(model.log_likelihood(whole.points).points, model.log_likelihood(whole.points).points)
+
+
+def test_density_chunks_do_not_show(small_model, monkeypatch):
+    model, x = small_model(), normal(2, 10, 3)
+    whole = model.log_likelihood(x)
+    monkeypatch.setattr(pointflow, "POINTS_PER_DENSITY", 3)
+    parts = model.log_likelihood(x)
+    assert_close(parts.points, whole.points, atol=1e-5, rtol=0)
+    assert_close(parts.bound, whole.bound, atol=1e-4, rtol=0)
+
+
+def test_seeds_say_it_all(small_model):
+    model, generator = small_model(), seeded(3)
+    first, second = model.sample(2, 5, generator), model.sample(2, 5, generator)
+    assert torch.equal(model.sample(2, 5, seeded(3)).points, first.points)
+    assert (first.points - second.points).abs().max() > 1e-3 and (first.z - second.z).abs().max() > 1e-3
+    assert torch.equal(model.sample(2, 5, 11).points, model.sample(2, 5, 11).points)
+    assert (model.sample(2, 5, 11).points - model.sample(2, 5, 12).points).abs().max() > 1e-3
+
+
+def test_samples_are_the_flows_images_of_the_noise(small_model):
+    model = small_model(mean=[1.0, 2.0, 3.0], scale=2.0)
+    options = {"temperature": 0.8, "truncation": 1.5}
+    points = {"temperature": 0.5, "truncation": 2.0}
+    found = model.sample(2, 5, 7, **options, **{f"point_{k}": v for k, v in points.items()})
+    z = model.shape_from_prior(shape_noise(7, 2, 4, **options))
+    y = point_noise(7, 2, 5, **points).double()
+    assert_close(found.z, z)
+    assert_close(found.points, model.points_from_prior(y, z) * 2 + torch.tensor([1.0, 2.0, 3.0]))
+
+
+def test_zero_temperature_is_the_mean(small_model):
+    model = small_model()
+    found = model.sample(3, 5, 0, temperature=0.0, point_temperature=0.0)
+    assert_close(found.z, model.shape_from_prior(torch.zeros(1, 4)).expand(3, 4))
+    assert_close(found.points, found.points[:1, :1].expand(3, 5, 3))
+
+
+def test_a_solver_given_replaces_the_flows_own(small_model):
+    model = small_model()
+    model.sample(2, 5, 0, solver=SolverConfig("euler", steps=3))
+    assert model.evaluations() == {"points": (3, 0), "prior": (3, 0)}
+    model.sample(2, 5, 0)
+    assert model.evaluations() == {"points": (16, 0), "prior": (16, 0)}
+
+
+def test_sampling_computes_no_divergence_and_no_gradient(small_model, monkeypatch):
+    def refuse(*args):
+        raise RuntimeError("a divergence was computed")
+
+    monkeypatch.setattr(VelocityNet, "jvp", refuse)
+    model = small_model()
+    samples = model.sample(2, 5, 0)
+    assert not samples.points.requires_grad and not samples.z.requires_grad
+    assert not model.reconstruct(samples.points, 5, 0).requires_grad
+    assert not model.interpolate(samples.z[0], samples.z[1], 3, 5, 0, space="prior").requires_grad
+
+
+def test_sampling_leaves_the_mode_and_statistics(small_model):
+    model = small_model().train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    want = small_model().sample(2, 5, 0).points
+    assert torch.equal(model.sample(2, 5, 0).points, want)
+    model.log_likelihood(want)
+    model.reconstruct(want, 4)
+    assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_vae_without_a_latent_flow_samples_the_standard_normal(small_model):
+    model = small_model(prior=False)
+    assert_close(model.sample(3, 5, 7).z, shape_noise(7, 3, 4).double())
+    w, log_density = model.shape_to_prior(normal(3, 4))
+    assert torch.equal(w, normal(3, 4))
+    assert_close(log_density, Normal(0.0, 1.0).log_prob(w).sum(1))
+
+
+def test_an_autoencoder_has_nothing_to_sample_from(small_model):
+    model = small_model(variational=False, prior=False)
+    with pytest.raises(ValueError, match="an autoencoder has no prior over shapes to sample from") as error:
+        model.sample(1, 5)
+    assert "\n" not in str(error.value)
+    assert model.reconstruct(normal(2, 6, 3), 5, 0).shape == (2, 5, 3)
+    assert model.log_likelihood(normal(2, 6, 3)).bound is None
+
+
+# Both ways.
+
+
+def test_prior_and_back(small_model):
+    model, x, z = small_model(solver=SolverConfig()), normal(2, 6, 3), normal(2, 4, seed=1)
+    y, log_density = model.points_to_prior(x, z)
+    assert y.shape == x.shape and log_density.shape == (2, 6)
+    assert_close(model.points_from_prior(y, z), x, atol=2e-5, rtol=0)
+    w, log_density = model.shape_to_prior(z)
+    assert log_density.shape == (2,)
+    assert_close(model.shape_from_prior(w), z, atol=2e-5, rtol=0)
+
+
+# Data units.
+
+
+def test_mean_and_scale_enter_everywhere(small_model):
+    mean, scale = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64), 2.5
+    plain, model = small_model(), small_model(mean=mean, scale=scale)
+    x, z = normal(2, 6, 3), normal(2, 4, seed=1)
+    data = x * scale + mean
+    assert_close(model.to_data(x), data)
+    assert_close(model.standardise(data), x)
+    assert_close(model.sample(2, 5, 0).points, plain.sample(2, 5, 0).points * scale + mean)
+    assert_close(model.sample(2, 5, 0).z, plain.sample(2, 5, 0).z)
+    assert_close(model.decode(z, 5, 0), plain.decode(z, 5, 0) * scale + mean)
+    assert_close(model.reconstruct(data, 5, 0), plain.reconstruct(x, 5, 0) * scale + mean)
+    assert_close(model.interpolate(data[0], data[1], 3, 5, 0), plain.interpolate(x[0], x[1], 3, 5, 0) * scale + mean)
+    found, want = model.log_likelihood(data, 0), plain.log_likelihood(x, 0)
+    assert_close(found.points, want.points - 3 * math.log(scale))
+    assert_close(found.bound, want.bound - 6 * 3 * math.log(scale))
+
+
+def test_a_scale_per_axis(small_model):
+    scale = torch.tensor([0.5, 2.0, 4.0], dtype=torch.float64)
+    plain, model, x = small_model(), small_model(scale=scale), normal(2, 6, 3)
+    assert_close(model.log_likelihood(x * scale).points, plain.log_likelihood(x).points - math.log(0.5 * 2 * 4))
+
+
+def test_densities_in_data_units_integrate_to_one(small_model):
+    """Over space, for one code: a density per cubic data unit, whatever the scale."""
+    model = small_model(variational=False, mean=[0.5, 0.0, 0.0], scale=[0.5, 1.0, 2.0])
+    cloud = normal(1, 8, 3)
+    z = model.encode(model.standardise(cloud)).mean
+    corners = torch.cartesian_prod(*3 * [torch.linspace(-5, 5, 9).double()])
+    with torch.no_grad():
+        support = model.to_data(model.points_from_prior(corners[None], z)[0])
+        axes = [torch.linspace(float(a), float(b), 45).double() for a, b in zip(support.amin(0), support.amax(0))]
+        grid = torch.cartesian_prod(*axes)[None]
+        density = model._point_log_density(model.standardise(grid)[0], z[0], "exact").exp().reshape(45, 45, 45)
+    for axis in reversed(axes):
+        density = torch.trapezoid(density, axis)
+    assert float(density) == pytest.approx(1, abs=0.01)
+
+
+def test_bound_is_the_negative_loss(small_model):
+    """The loss of one draw of z, in nats per cloud."""
+    model, x = small_model(trace="exact"), normal(1, 6, 3)
+    likelihood = model.log_likelihood(x, 5)
+    q = model.encode(x)
+    z = q.sample(shape_noise(5, 1, 4).double())
+    entropy = Normal(q.mean, (0.5 * q.logvar).exp()).entropy().sum(1)
+    points = model.points_to_prior(x, z)[1]
+    assert_close(likelihood.points, points.detach())
+    assert_close(likelihood.bound, (points.sum(1) + model.shape_to_prior(z)[1] + entropy).detach())
+
+
+def test_hutchinson_likelihood_is_not_exact(small_model):
+    model, x = small_model(), normal(2, 6, 3)
+    exact, estimate = model.log_likelihood(x).points, model.log_likelihood(x, trace="hutchinson").points
+    assert 1e-3 < (exact - estimate).abs().mean() < 5
+
+
+# Reconstruction and interpolation.
+
+
+def test_reconstruction_goes_through_the_mean_or_a_draw(small_model):
+    model, x = small_model(), normal(2, 6, 3)
+    q = model.encode(x)
+    assert_close(model.reconstruct(x, 5, 7), model.decode(q.mean.detach(), 5, 7))
+    z = q.sample(shape_noise(7, 2, 4).double()).detach()
+    assert_close(model.reconstruct(x, 5, 7, draw=True), model.decode(z, 5, 7))
+    assert model.reconstruct(x, 5, 7, temperature=0.0).std(1).max() < 1e-12
+
+
+@pytest.mark.parametrize("space", ["latent", "prior"])
+def test_interpolation_starts_at_a_and_ends_at_b(small_model, space):
+    model, x = small_model(solver=SolverConfig()), normal(2, 6, 3)
+    line = model.interpolate(x[0], x[1], 5, 8, 7, space=space)
+    assert line.shape == (5, 8, 3)
+    for end, cloud in ((line[0], x[:1]), (line[-1], x[1:])):
+        assert_close(end, model.reconstruct(cloud, 8, 7, shared_noise=True)[0], atol=1e-4, rtol=0)
+
+
+def test_interpolation_shares_one_noise_and_is_straight_in_its_space(small_model):
+    model, z = small_model(), normal(2, 4)
+    noise = point_noise(7, 1, 8).double().expand(3, 8, 3)
+    line = torch.stack([z[0], z.mean(0), z[1]])
+    assert_close(model.interpolate(z[0], z[1], 3, 8, 7), model.points_from_prior(noise, line).detach())
+    w = model.shape_to_prior(z)[0]
+    bent = model.shape_from_prior(torch.stack([w[0], w.mean(0), w[1]]))
+    found = model.interpolate(z[0], z[1], 3, 8, 7, space="prior")
+    assert_close(found, model.points_from_prior(noise, bent).detach())
+    assert (found[1] - model.interpolate(z[0], z[1], 3, 8, 7)[1]).abs().max() > 1e-3
+
+
+def test_clouds_and_codes_are_alike_as_ends(small_model):
+    model, x = small_model(), normal(2, 6, 3)
+    codes = model.encode(x).mean.detach()
+    assert_close(model.interpolate(codes[0], x[1], 3, 8, 7), model.interpolate(x[0], codes[1], 3, 8, 7))
+
+
+def test_shared_noise(small_model):
+    model, z = small_model(), normal(1, 4).expand(3, 4)
+    shared, own = model.decode(z, 5, 7, shared_noise=True), model.decode(z, 5, 7)
+    assert_close(shared, own[:1].expand(3, 5, 3))
+    assert (own[0] - own[1]).abs().max() > 1e-2
+
+
+def test_arrays_of_other_kinds_are_taken(small_model):
+    model, x = small_model(), normal(2, 6, 3)
+    want = model.reconstruct(x, 5, 0)
+    assert_close(model.reconstruct(x.numpy(), 5, 0), want)
+    assert_close(model.reconstruct(x.tolist(), 5, 0), want)
+    assert_close(model.reconstruct(x.half(), 5, 0), want, atol=0.05, rtol=0.05)
+
+
+# What users get wrong.
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.sample(0, 5), "shapes must be at least 1, got 0"),
+        (lambda m: m.sample(1, 0), "points must be at least 1, got 0"),
+        (lambda m: m.sample(1, 5, -1), "a seed must not be negative, got -1"),
+        (lambda m: m.sample(1, 5, temperature=-1.0), "temperature must not be negative, got -1.0"),
+        (lambda m: m.sample(1, 5, truncation=0.0), "truncation must be positive"),
+        (lambda m: m.sample(1, 5, point_truncation=-2.0), "truncation must be positive"),
+        (lambda m: m.decode(torch.zeros(2, 3), 5), r"codes must be \(B, 4\), got \(2, 3\)"),
+        (lambda m: m.decode(torch.zeros(4), 5), r"codes must be \(B, 4\), got \(4,\)"),
+        (lambda m: m.encode(torch.zeros(6, 3)), r"x must be clouds \(B, N, 3\), got \(6, 3\)"),
+        (lambda m: m.encode(torch.zeros(2, 6, 2)), r"x must be clouds \(B, N, 3\), got \(2, 6, 2\)"),
+        (lambda m: m.encode(torch.zeros(2, 0, 3)), r"x must be clouds \(B, N, 3\), got \(2, 0, 3\)"),
+        (lambda m: m.points_from_prior(torch.zeros(6, 3), torch.zeros(1, 4)), r"y must be clouds .* got \(6, 3\)"),
+        (
+            lambda m: m.points_to_prior(torch.zeros(2, 6, 3), torch.zeros(1, 4)),
+            r"context must be \(2, 4\), got \(1, 4\)",
+        ),
+        (lambda m: m.log_likelihood(torch.zeros(1, 6, 3), trace="none"), "trace must be 'exact' or 'hutchinson'"),
+        (lambda m: m.interpolate(torch.zeros(4), torch.zeros(4), 1, 5), "at least its two ends, got steps=1"),
+        (lambda m: m.interpolate(torch.zeros(4), torch.zeros(4), 3, 5, space="z"), "space must be .*, got 'z'"),
+        (lambda m: m.interpolate(torch.zeros(4), torch.zeros(5), 3, 5), r"codes must be \(B, 4\), got \(1, 5\)"),
+        (lambda m: m.interpolate(torch.zeros(2, 6, 3), torch.zeros(4), 3, 5), r"a must be a cloud .* got \(2, 6, 3\)"),
+        (lambda m: m.interpolate(torch.zeros(4), torch.zeros(6, 2), 3, 5), r"b must be a cloud .* got \(6, 2\)"),
+        (lambda m: PointFlow(m.config, mean=[0.0, 1.0]), r"mean must be \(3,\) .*, got \[0.0, 1.0\]"),
+        (lambda m: PointFlow(m.config, scale=0.0), r"scale positive.*, got .*\[0.0\]"),
+        (lambda m: PointFlow(m.config, scale=[1.0, 2.0]), r"scale positive.*, got .*\[1.0, 2.0\]"),
+        (lambda m: PointFlow(m.config, scale=float("nan")), r"scale positive.*, got .*\[nan\]"),
+        (lambda m: PointFlowConfig(latent=0, objective=LIKELIHOOD), "latent must be at least 1, got 0"),
+        (lambda m: EncoderConfig(()), "layer widths must be positive"),
+        (lambda m: EncoderConfig((8,), (0,)), "layer widths must be positive"),
+    ],
+)
+def test_wrong_arguments(small_model, call, message):
+    with pytest.raises(ValueError, match=message) as error:
+        call(small_model())
+    assert "\n" not in str(error.value)
+
+
+def test_state_survives_a_round_trip(small_model, tmp_path):
+    model = small_model(mean=[1.0, 2.0, 3.0], scale=2.0)
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    other = PointFlow(model.config).double().eval()
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.equal(other.sample(2, 5, 0).points, model.sample(2, 5, 0).points)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_chains_alternate_norms_and_blocks(blocks):
+    flow = Flow(3, 4, FlowConfig((8,), blocks))
+    assert [type(m).__name__ for m in flow.chain] == ["MovingBatchNorm", *["CNF", "MovingBatchNorm"] * blocks]
+    assert [type(m).__name__ for m in Flow(3, 4, FlowConfig((8,), blocks, norm="none")).chain] == ["CNF"] * blocks
