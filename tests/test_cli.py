@@ -216,7 +216,7 @@ def test_metrics_say_how_they_were_got(run):
     assert {"one_nna_cd", "one_nna_emd", "cov_cd", "cov_emd", "jsd"} <= fractions.keys()
     assert all(0 <= value <= 1 for value in fractions.values())
     assert found["generation"]["protocol"] == "exact" and "training_set" in found["generation"]
-    assert found["references"] == {"splits": "val and test", "shapes": 2}
+    assert found["references"] == {"splits": "val and test", "shapes": 2, "placed": "as they are"}
     assert found["training"]["steps"] == 12 and found["seed"] == 0 and found["data"]["skipped"] == 0
     assert {"cpu", "threads"} <= found["hardware"].keys() and {"pcgen", "torch"} <= found["versions"].keys()
     assert found["config"] == read_yaml(run / "config.yaml")

@@ -33,7 +33,7 @@ class ObjectiveConfig(Settings):
     name: Literal["flow_matching", "likelihood"] = "flow_matching"
     trace: Literal["hutchinson", "exact"] = "hutchinson"  # likelihood: the divergence while training
     noise: Literal["gaussian", "rademacher"] = "gaussian"  # likelihood: Hutchinson's
-    kl_weight: float = 1e-3  # flow matching: weight of the posterior's divergence from N(0, I), in nats per shape
+    kl_weight: float = 1e-4  # flow matching: weight of the posterior's divergence from N(0, I), in nats per shape
     coupling: Literal["kd", "independent"] = "kd"  # flow matching: which noise a point's path leads to
     times: int = 8  # flow matching: moments of the path per shape and step, its points dealt out among them
     prior_draws: int = 16  # flow matching: pairs of noise and moment for each code and step
