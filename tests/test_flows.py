@@ -386,6 +386,18 @@ def test_adjoint_gradients_are_those_of_the_steps(flow, layer, nonlinearity, nor
         assert_close(a, b, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.parametrize("error_norm", ["max", "rms"])
+def test_adaptive_solves_land_on_their_ends(flow, error_norm):
+    """States, densities and adjoint gradients at the default tolerance, not those of an interpolated last step."""
+    x, c = normal(2, 3, 3).requires_grad_(), normal(2, 4, seed=1).requires_grad_()
+    default = flow(blocks=2, size=0.2, solver=SolverConfig(error_norm=error_norm))
+    tight = flow(blocks=2, size=0.2, solver=SolverConfig(atol=1e-9, rtol=1e-9, adjoint=False))
+    assert_close(default.to_prior(x, c).x, tight.to_prior(x, c).x, atol=1e-5, rtol=0)
+    assert_close(log_density(default, x, c).value, log_density(tight, x, c).value, atol=2e-5, rtol=0)
+    found, want = (torch.cat([g.flatten() for g in gradients(f, x, c, "exact")]) for f in (default, tight))
+    assert (found - want).abs().max() < 3e-6 * want.abs().max()
+
+
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
 @pytest.mark.parametrize(("layer", "nonlinearity", "norm", "blocks"), DEEP)
 def test_gradients_are_finite_differences(flow, layer, nonlinearity, norm, blocks, trace):
