@@ -27,6 +27,14 @@ class Settings:
 
     __pydantic_config__: typing.ClassVar[dict] = {"extra": "forbid"}
 
+    def __post_init__(self) -> None:
+        """Choices are checked in Python too, where no YAML and so no pydantic stands between; call it with super()."""
+        for name, hint in typing.get_type_hints(type(self)).items():
+            value = getattr(self, name, None)
+            if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
+                legal = ", ".join(map(repr, typing.get_args(hint)))
+                raise ValueError(f"{name} must be one of {legal}, got {value!r}")
+
 
 def read_yaml(path: str | Path) -> dict:
     """The mapping in a YAML file; ``FileNotFoundError`` or ``ValueError`` says what is wrong with it."""
@@ -71,8 +79,8 @@ def _merge(base: Mapping, over: Mapping) -> dict:
 
 
 def read(cls: type[T], path: str | Path | None = None, overrides: Sequence[str] = (), base: Mapping | None = None) -> T:
-    """Defaults, then ``base``, then the file, then the overrides, the later one winning."""
-    values: dict = dict(base or {})
+    """The defaults of ``cls``, then ``base``, then the file, then the overrides, the later one winning."""
+    values = _merge(to_dict(cls()), base or {})
     if path is not None:
         values = _merge(values, read_yaml(path))
     for text in overrides:

@@ -16,6 +16,7 @@ STEPS = [
     {"training"},
     {"viz"},
     {"cli"},
+    {"__main__"},
 ]
 ROOM_STEP = {room: i for i, step in enumerate(STEPS) for room in step}
 EXTRA = {("metrics", "models")}  # forbidden whatever the order says

@@ -103,10 +103,11 @@ def test_flow_matching_refuses_what_has_no_straight_paths():
 def test_configurations_for_flow_matching_are_checked(part, wrong):
     legal = {"dims": (8,), "norm": "frozen", "train_time": False}
     flows = {"point_flow": FlowConfig(**legal), "latent_flow": FlowConfig(**legal)}
-    PointFlowConfig(**flows)
+    matching = ObjectiveConfig("flow_matching")
+    PointFlowConfig(**flows, objective=matching)
     flows[part] = FlowConfig(**{**legal, **wrong})
     with pytest.raises(ValueError, match=f"flow matching needs {part}.norm 'frozen' or 'none'") as error:
-        PointFlowConfig(**flows)
+        PointFlowConfig(**flows, objective=matching)
     assert "\n" not in str(error.value)
     PointFlowConfig(**flows, objective=ObjectiveConfig("likelihood"))
 

@@ -13,6 +13,7 @@ from pcgen.cli.bars import bar, solving
 
 if TYPE_CHECKING:
     from pcgen.data import Normalisation
+    from pcgen.flows import SolverConfig
     from pcgen.models import PointFlow, Posterior
 
 __all__ = ["AtHand", "codes", "model_at_hand", "original_options", "own_frame", "rebuild", "some_points"]
@@ -112,12 +113,17 @@ def codes(at: AtHand, clouds: Sequence[np.ndarray], seed: int = 0, points: int |
 
 
 def rebuild(
-    at: AtHand, clouds: Sequence[np.ndarray], points: int, seed: int = 0, input_points: int | None = None
+    at: AtHand,
+    clouds: Sequence[np.ndarray],
+    points: int,
+    seed: int = 0,
+    input_points: int | None = None,
+    solver: SolverConfig | None = None,
 ) -> np.ndarray:
     """Clouds in data units through their codes and back, (S, points, 3), each where it was."""
     z = codes(at, clouds, seed, input_points).mean
     with solving(at.model, len(z) * points, "decoding"):
-        decoded = at.model.decode(z, points, seed)
+        decoded = at.model.decode(z, points, seed, solver=solver)
     if at.normalise != "shape":
         return decoded.cpu().numpy()
     standard = at.model.standardise(decoded).cpu().numpy()

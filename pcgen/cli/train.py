@@ -133,7 +133,7 @@ def _train(job: Job, shapes: Shapes, quiet: bool) -> None:
 
 def _job(args: argparse.Namespace) -> Job:
     """The settings and the folder that the arguments mean."""
-    from pcgen.config import read, to_dict
+    from pcgen.config import read
     from pcgen.training import RunConfig
 
     names = [word for word in args.words if "=" not in word]
@@ -154,7 +154,7 @@ def _job(args: argparse.Namespace) -> Job:
     else:
         path = find_config(names[0]) if names else _config_for_machine(args.quiet)
         folder = args.out or Path("runs") / (_name_of_data(args.data) if args.data and not names else path.stem)
-    config = read(RunConfig, path, overrides, base=to_dict(RunConfig()))
+    config = read(RunConfig, path, overrides)
     # A run that was killed before its first checkpoint starts again: there is nothing to lose.
     return Job(config, folder, args.resume and (folder / "resume").exists())
 

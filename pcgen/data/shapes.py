@@ -43,6 +43,7 @@ class DataConfig(Settings):
     seed: int = 0  # of the points sampled from meshes and of the synthetic shapes
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, least in (("shapes", 2), ("points", 1), ("mesh_points", 2), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")

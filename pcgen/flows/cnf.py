@@ -40,6 +40,7 @@ class FlowConfig(Settings):
     solver: SolverConfig = field(default_factory=SolverConfig)
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.dims or min(self.dims) < 1:
             raise ValueError(f"dims must be positive layer widths, got {self.dims}")
         if self.blocks < 1:

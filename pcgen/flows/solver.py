@@ -40,6 +40,7 @@ class SolverConfig(Settings):
     adjoint: bool = True  # gradients by the adjoint equation (constant memory), else through the solver's steps
 
     def __post_init__(self):
+        super().__post_init__()
         if not (self.atol > 0 and self.rtol > 0):
             raise ValueError(f"tolerances must be positive, got atol={self.atol}, rtol={self.rtol}")
         if self.steps < 1:

@@ -23,6 +23,7 @@ class EncoderConfig(Settings):
     variational: bool = True  # two heads (mean and log-variance), else one: an autoencoder
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.widths or min(self.widths) < 1 or any(h < 1 for h in self.head):
             raise ValueError(f"layer widths must be positive, got widths={self.widths}, head={self.head}")
 

@@ -39,6 +39,7 @@ class ObjectiveConfig(Settings):
     prior_draws: int = 16  # flow matching: pairs of noise and moment for each code and step
 
     def __post_init__(self):
+        super().__post_init__()
         if self.times < 1 or self.prior_draws < 1:
             raise ValueError(f"times and prior_draws must be at least 1, got {self.times} and {self.prior_draws}")
         if self.kl_weight < 0:

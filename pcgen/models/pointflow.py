@@ -27,17 +27,23 @@ def _latent_flow_default() -> FlowConfig:
     return FlowConfig(dims=(256, 256))
 
 
+def _likelihood() -> ObjectiveConfig:
+    return ObjectiveConfig(name="likelihood")
+
+
 @dataclass(frozen=True)
 class PointFlowConfig(Settings):
-    """Sizes and objective of a PointFlow; the sizes default to the paper's."""
+    """Sizes and objective of a PointFlow; the defaults are the paper's."""
 
     latent: int = 128  # Z, values of a shape code
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     point_flow: FlowConfig = field(default_factory=FlowConfig)
     latent_flow: FlowConfig | None = field(default_factory=_latent_flow_default)  # None: the prior is N(0, I)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    objective: ObjectiveConfig = field(default_factory=_likelihood)
+    sampler: SolverConfig | None = None  # of sampling and decoding; None: the flows' own, as densities use
 
     def __post_init__(self):
+        super().__post_init__()
         if self.latent < 1:
             raise ValueError(f"latent must be at least 1, got {self.latent}")
         if self.objective.name == "flow_matching":
@@ -74,8 +80,7 @@ class PointFlow(nn.Module):
         config: sizes and objective.
         mean, scale: (3,), and a scalar or (3,); data = standardised · scale + mean. Identity if None.
 
-    >>> config = PointFlowConfig(latent=8, point_flow=FlowConfig((16,), train_time=False, norm="none"),
-    ...                          latent_flow=FlowConfig((16,), train_time=False, norm="none"))
+    >>> config = PointFlowConfig(latent=8, point_flow=FlowConfig((16,)), latent_flow=FlowConfig((16,)))
     >>> model = PointFlow(config).eval()
     >>> samples = model.sample(2, 100, generator=torch.Generator().manual_seed(0))
     >>> samples.points.shape, samples.z.shape
@@ -215,7 +220,7 @@ class PointFlow(nn.Module):
             temperature, truncation: of the shape noise: its standard deviation, and the bound in standard
                 deviations (before the temperature) that each of its values keeps to.
             point_temperature, point_truncation: the same of the point noise.
-            solver: in place of the flows' own.
+            solver: in place of the configured sampler.
 
         Raises:
             ValueError: the model is an autoencoder without a prior, or a number is out of range.
@@ -226,7 +231,7 @@ class PointFlow(nn.Module):
         seed = seed_of(generator)
         w = shape_noise(seed, shapes, self.config.latent, temperature=temperature, truncation=truncation)
         with self._evaluating():
-            z = torch.cat([self.shape_from_prior(part, solver) for part in w.split(4096)])
+            z = torch.cat([self.shape_from_prior(part, solver or self.config.sampler) for part in w.split(4096)])
         points_ = self.decode(
             z, points, seed, temperature=point_temperature, truncation=point_truncation, solver=solver
         )
@@ -261,7 +266,7 @@ class PointFlow(nn.Module):
                 ).expand(len(codes), -1, -1)
                 for start in range(0, points, POINTS_PER_SOLVE):
                     part = slice(start, start + POINTS_PER_SOLVE)
-                    x = self.points_from_prior(y[:, part], codes, solver)
+                    x = self.points_from_prior(y[:, part], codes, solver or self.config.sampler)
                     clouds[first : first + per_solve, part] = self.to_data(x)
         return clouds
 
