@@ -29,11 +29,12 @@ class AtHand(NamedTuple):
     normalise: Literal["set", "set-axis", "shape"]
     up: Literal["x", "y", "z"]
     generates: bool  # an autoencoder without a prior only reconstructs
+    quiet: bool  # no progress bars
 
     @classmethod
-    def of(cls, model: PointFlow, points: int, normalise="set", up="y") -> AtHand:
+    def of(cls, model: PointFlow, points: int, normalise="set", up="y", quiet: bool = False) -> AtHand:
         generates = model.latent_flow is not None or model.config.encoder.variational
-        return cls(model, points, normalise, up, generates)
+        return cls(model, points, normalise, up, generates, quiet)
 
     def frame(self) -> Normalisation:
         """What the model takes for the mean and scale of the data."""
@@ -105,7 +106,7 @@ def codes(at: AtHand, clouds: Sequence[np.ndarray], seed: int = 0, points: int |
 
     found = []
     with torch.no_grad():
-        for cloud in bar(clouds, "encoding"):
+        for cloud in bar(clouds, "encoding", at.quiet):
             some = some_points(own_frame(at, cloud).apply(cloud), points or at.points, seed)
             found.append(at.model.encode(torch.as_tensor(some)[None]))
     means, logvars = zip(*found)
@@ -122,7 +123,7 @@ def rebuild(
 ) -> np.ndarray:
     """Clouds in data units through their codes and back, (S, points, 3), each where it was."""
     z = codes(at, clouds, seed, input_points).mean
-    with solving(at.model, len(z) * points, "decoding"):
+    with solving(at.model, len(z) * points, "decoding", at.quiet):
         decoded = at.model.decode(z, points, seed, solver=solver)
     if at.normalise != "shape":
         return decoded.cpu().numpy()

@@ -58,6 +58,10 @@ def reference_shapes(shapes: Shapes, evaluation: EvaluationConfig) -> References
     return References(chosen, splits)
 
 
+def _at_hand(model: PointFlow, config: RunConfig, quiet: bool) -> AtHand:
+    return AtHand.of(model, config.data.points, config.data.normalise, config.data.up, quiet)
+
+
 def _first(split: ShapeSplit, count: int) -> ShapeSplit:
     from pcgen.data import ShapeSplit
 
@@ -80,7 +84,7 @@ def gallery_of_epoch(config: RunConfig, shapes: Shapes, folder: Path) -> Callabl
     """A callback that draws generated shapes beside reconstructions and their originals."""
 
     def draw(model: PointFlow, state) -> None:
-        at = AtHand.of(model, config.data.points, config.data.normalise, config.data.up)
+        at = _at_hand(model, config, quiet=True)  # the bar of the training stands already
         val = _placed(at, _first(shapes.val, COLUMNS))
         points = config.evaluation.gallery_points
         rows = {
@@ -97,11 +101,11 @@ def gallery_of_epoch(config: RunConfig, shapes: Shapes, folder: Path) -> Callabl
 
 def finish(model: PointFlow, config: RunConfig, shapes: Shapes, folder: Path, quiet: bool = False) -> str:
     """Samples, pictures and ``metrics.json`` of a trained model; returns the closing words."""
-    at = AtHand.of(model, config.data.points, config.data.normalise, config.data.up)
+    at = _at_hand(model, config, quiet)
     split, splits = reference_shapes(shapes, config.evaluation)
     references, training = References(_placed(at, split), splits), _placed(at, shapes.train)
     measured = references.split.reference_set(config.evaluation.points)
-    generated = _generate(at, config, folder, quiet) if at.generates else None
+    generated = _generate(at, config, folder) if at.generates else None
     inputs = [references.split.input(i) for i in range(len(measured))]
     rebuilt = rebuild(at, inputs, config.evaluation.points, config.training.seed)
     _pictures(at, config, references, training, generated, folder)
@@ -123,13 +127,13 @@ def finish(model: PointFlow, config: RunConfig, shapes: Shapes, folder: Path, qu
     return _closing(scores, metrics, folder)
 
 
-def _generate(at: AtHand, config: RunConfig, folder: Path, quiet: bool) -> np.ndarray:
+def _generate(at: AtHand, config: RunConfig, folder: Path) -> np.ndarray:
     """New shapes (S, N, 3), enough points for scores and pictures alike, kept in ``samples.npz``."""
     from pcgen.data import write_clouds
 
     wanted = config.evaluation
     points = max(wanted.points, wanted.gallery_points)
-    with solving(at.model, wanted.shapes * points, "sampling", quiet):
+    with solving(at.model, wanted.shapes * points, "sampling", at.quiet):
         clouds = at.model.sample(wanted.shapes, points, config.training.seed).points.cpu().numpy()
     write_clouds(folder / "samples.npz", clouds)
     return clouds

@@ -117,7 +117,7 @@ def _train(job: Job, shapes: Shapes, quiet: bool) -> None:
             on_validation=gallery_of_epoch(job.config, shapes, job.folder),
             quiet=quiet,
         )
-        summary = finish(model, job.config, shapes, job.folder)
+        summary = finish(model, job.config, shapes, job.folder, quiet)
     except Diverged as error:
         kept = job.folder / "checkpoints" / "last"
         raise Diverged(
