@@ -10,7 +10,7 @@ from torch.distributions import Normal
 from torch.testing import assert_close
 
 from pcgen.flows import Flow, FlowConfig, SolverConfig, VelocityNet
-from pcgen.models import Encoder, EncoderConfig, ObjectiveConfig, PointFlow, PointFlowConfig, pointflow
+from pcgen.models import Encoder, EncoderConfig, ObjectiveConfig, PointFlow, PointFlowConfig, encoder, inference
 from pcgen.models.noise import point_noise, shape_noise
 
 LIKELIHOOD = ObjectiveConfig("likelihood")
@@ -96,8 +96,8 @@ def test_samples_extend(small_model):
 def test_chunks_do_not_show(small_model, monkeypatch, per_solve):
     model = small_model(scale=2.0)
     whole = model.sample(3, 10, 7)
-    monkeypatch.setattr(pointflow, "POINTS_PER_SOLVE", per_solve)
-    monkeypatch.setattr(pointflow, "POINTS_PER_DENSITY", per_solve)
+    monkeypatch.setattr(inference, "POINTS_PER_SOLVE", per_solve)
+    monkeypatch.setattr(inference, "POINTS_PER_DENSITY", per_solve)
     assert_close(model.sample(3, 10, 7).points, whole.points, atol=1e-5, rtol=0)
     assert_close(model.log_likelihood(whole.points).points, model.log_likelihood(whole.points).points)
 
@@ -105,10 +105,18 @@ def test_chunks_do_not_show(small_model, monkeypatch, per_solve):
 def test_density_chunks_do_not_show(small_model, monkeypatch):
     model, x = small_model(), normal(2, 10, 3)
     whole = model.log_likelihood(x)
-    monkeypatch.setattr(pointflow, "POINTS_PER_DENSITY", 3)
+    monkeypatch.setattr(inference, "POINTS_PER_DENSITY", 3)
     parts = model.log_likelihood(x)
     assert_close(parts.points, whole.points, atol=1e-5, rtol=0)
     assert_close(parts.bound, whole.bound, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 16])
+def test_encoder_chunks_do_not_show(small_model, monkeypatch, at_once):
+    model, x = small_model(), normal(3, 11, 3)
+    whole = model.encode(x)
+    monkeypatch.setattr(encoder, "POINTS_AT_ONCE", at_once)
+    assert_close(model.encode(x), whole)
 
 
 def test_seeds_say_it_all(small_model):
@@ -234,7 +242,7 @@ def test_densities_in_data_units_integrate_to_one(small_model):
         support = model.to_data(model.points_from_prior(corners[None], z)[0])
         axes = [torch.linspace(float(a), float(b), 45).double() for a, b in zip(support.amin(0), support.amax(0))]
         grid = torch.cartesian_prod(*axes)[None]
-        density = model._point_log_density(model.standardise(grid)[0], z[0], "exact").exp().reshape(45, 45, 45)
+        density = inference.point_log_density(model, model.standardise(grid)[0], z[0], "exact").exp().reshape(45, 45, 45)
     for axis in reversed(axes):
         density = torch.trapezoid(density, axis)
     assert float(density) == pytest.approx(1, abs=0.01)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcgen.cli.bars import solving
+from pcgen.cli.bars import counting
 from pcgen.cli.inputs import read_input, read_one
 from pcgen.cli.models import AtHand, codes, model_at_hand, rebuild
 from pcgen.cli.parser import (
@@ -144,7 +144,7 @@ def _add_output(parser: Parser, default: str) -> None:
 def sample(args: argparse.Namespace) -> None:
     solver = _solver(args)
     at = model_at_hand(args)
-    with solving(at.model, args.shapes * args.points, "sampling"):
+    with counting("sampling") as tell:
         samples = at.model.sample(
             args.shapes,
             args.points,
@@ -154,6 +154,7 @@ def sample(args: argparse.Namespace) -> None:
             point_temperature=args.point_temperature,
             point_truncation=args.point_truncation,
             solver=solver,
+            progress=tell,
         )
     clouds = samples.points.cpu().numpy()
     _write(args, at, clouds, {"generated": clouds})
@@ -177,8 +178,9 @@ def reconstruct(args: argparse.Namespace) -> None:
 def interpolate(args: argparse.Namespace) -> None:
     at = model_at_hand(args)
     ends = codes(at, [read_one(args.a, args.seed), read_one(args.b, args.seed)], args.seed, args.input_points).mean
-    with solving(at.model, args.steps * args.points, "decoding"):
-        clouds = at.model.interpolate(*ends, args.steps, args.points, args.seed, space=args.space).cpu().numpy()
+    with counting("decoding") as tell:
+        line = at.model.interpolate(*ends, args.steps, args.points, args.seed, space=args.space, progress=tell)
+    clouds = line.cpu().numpy()
     _write(args, at, clouds, {f"{Path(args.a).name} to {Path(args.b).name}": clouds})
 
 

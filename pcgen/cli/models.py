@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from pcgen.cli.bars import bar, solving
+from pcgen.cli.bars import bar, counting
 
 if TYPE_CHECKING:
     from pcgen.data import Normalisation
@@ -123,8 +123,8 @@ def rebuild(
 ) -> np.ndarray:
     """Clouds in data units through their codes and back, (S, points, 3), each where it was."""
     z = codes(at, clouds, seed, input_points).mean
-    with solving(at.model, len(z) * points, "decoding", at.quiet):
-        decoded = at.model.decode(z, points, seed, solver=solver)
+    with counting("decoding", at.quiet) as tell:
+        decoded = at.model.decode(z, points, seed, solver=solver, progress=tell)
     if at.normalise != "shape":
         return decoded.cpu().numpy()
     standard = at.model.standardise(decoded).cpu().numpy()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pcgen.cli.bars import counting, solving
+from pcgen.cli.bars import counting
 from pcgen.cli.info import hardware, versions
 from pcgen.cli.models import AtHand, codes, own_frame, rebuild
 from pcgen.config import to_dict
@@ -133,8 +133,9 @@ def _generate(at: AtHand, config: RunConfig, folder: Path) -> np.ndarray:
 
     wanted = config.evaluation
     points = max(wanted.points, wanted.gallery_points)
-    with solving(at.model, wanted.shapes * points, "sampling", at.quiet):
-        clouds = at.model.sample(wanted.shapes, points, config.training.seed).points.cpu().numpy()
+    with counting("sampling", at.quiet) as tell:
+        samples = at.model.sample(wanted.shapes, points, config.training.seed, progress=tell)
+    clouds = samples.points.cpu().numpy()
     write_clouds(folder / "samples.npz", clouds)
     return clouds
 

@@ -13,6 +13,8 @@ from pcgen.config import Settings
 
 __all__ = ["Encoder", "EncoderConfig", "Posterior"]
 
+POINTS_AT_ONCE = 65_536  # bounds the memory of encoding large clouds
+
 
 @dataclass(frozen=True)
 class EncoderConfig(Settings):
@@ -57,14 +59,22 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Posterior:
         """x (B, N, 3) → posterior over z."""
+        # Batch norm needs all points at once to train; afterwards the maximum can be taken piece by piece.
+        parts = [x] if self.training else x.split(max(1, POINTS_AT_ONCE // len(x)), dim=1)
+        h = self._features(parts[0])
+        for part in parts[1:]:
+            h = torch.maximum(h, self._features(part))
+        return Posterior(self.mean(h), None if self.logvar is None else self.logvar(h))
+
+    def _features(self, x: Tensor) -> Tensor:
+        """The largest value over points of each pointwise feature, (B, H)."""
         shapes, points, _ = x.shape
         h = x.reshape(shapes * points, 3)
         for i, (linear, norm) in enumerate(zip(self.points, self.norms)):
             h = norm(linear(h))
             if i < len(self.points) - 1:
                 h = torch.relu(h)
-        h = h.reshape(shapes, points, -1).amax(1)
-        return Posterior(self.mean(h), None if self.logvar is None else self.logvar(h))
+        return h.reshape(shapes, points, -1).amax(1)
 
 
 def _head(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from pcgen.flows import LAYERS, FlowConfig, SolverConfig
 from pcgen.flows.layers import NonlinearityName
+from pcgen.models.config import PointFlowConfig
 from pcgen.models.encoder import EncoderConfig
 from pcgen.models.objective import ObjectiveConfig
-from pcgen.models.pointflow import PointFlowConfig
 
 __all__ = ["is_original", "read_original"]
 

@@ -2,75 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pcgen.config import Settings
-from pcgen.flows import Flow, FlowConfig, SolverConfig, Trace, log_density, standard_normal_log_density
-from pcgen.models.encoder import Encoder, EncoderConfig, Posterior
-from pcgen.models.noise import point_noise, seed_of, shape_noise
-from pcgen.models.objective import Loss, ObjectiveConfig, pointflow_loss
+from pcgen.flows import Flow, SolverConfig, Trace, log_density, standard_normal_log_density
+from pcgen.models.config import Likelihood, PointFlowConfig, Samples
+from pcgen.models.encoder import Encoder, Posterior
+from pcgen.models.inference import Progress, at_least_one, decode, evaluating, point_log_density
+from pcgen.models.noise import seed_of, shape_noise
+from pcgen.models.objective import Loss, pointflow_loss
 
-__all__ = ["Likelihood", "PointFlow", "PointFlowConfig", "Samples"]
-
-# Points in one solve: bounds the memory of sampling and of exact densities (which carry three tangents).
-POINTS_PER_SOLVE = 32_768
-POINTS_PER_DENSITY = 8_192
-
-
-def _latent_flow_default() -> FlowConfig:
-    return FlowConfig(dims=(256, 256))
-
-
-def _likelihood() -> ObjectiveConfig:
-    return ObjectiveConfig(name="likelihood")
-
-
-@dataclass(frozen=True)
-class PointFlowConfig(Settings):
-    """Sizes and objective of a PointFlow; the defaults are the paper's."""
-
-    latent: int = 128  # Z, values of a shape code
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    point_flow: FlowConfig = field(default_factory=FlowConfig)
-    latent_flow: FlowConfig | None = field(default_factory=_latent_flow_default)  # None: the prior is N(0, I)
-    objective: ObjectiveConfig = field(default_factory=_likelihood)
-    sampler: SolverConfig | None = None  # of sampling and decoding; None: the flows' own, as densities use
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.latent < 1:
-            raise ValueError(f"latent must be at least 1, got {self.latent}")
-        if self.objective.name == "flow_matching":
-            for name in ("point_flow", "latent_flow"):
-                self._check_matching(name, getattr(self, name))
-
-    @staticmethod
-    def _check_matching(name: str, flow: FlowConfig | None) -> None:
-        if flow is not None and (flow.norm == "moving" or flow.train_time or flow.blocks != 1):
-            raise ValueError(
-                f"flow matching needs {name}.norm 'frozen' or 'none', train_time false and 1 block, got "
-                f"norm {flow.norm!r}, train_time {str(flow.train_time).lower()}, {flow.blocks} block(s)"
-            )
-
-
-class Samples(NamedTuple):
-    """Generated shapes."""
-
-    points: Tensor  # (S, N, 3) in data units
-    z: Tensor  # (S, Z) their codes
-
-
-class Likelihood(NamedTuple):
-    """How probable clouds are, in nats and data units."""
-
-    points: Tensor  # (B, N) log p(x | z) of each point, z drawn from the posterior
-    bound: Tensor | None  # (B,) evidence lower bound of each whole cloud; None for an autoencoder
+__all__ = ["PointFlow"]
 
 
 class PointFlow(nn.Module):
@@ -80,6 +25,7 @@ class PointFlow(nn.Module):
         config: sizes and objective.
         mean, scale: (3,), and a scalar or (3,); data = standardised · scale + mean. Identity if None.
 
+    >>> from pcgen.flows import FlowConfig
     >>> config = PointFlowConfig(latent=8, point_flow=FlowConfig((16,)), latent_flow=FlowConfig((16,)))
     >>> model = PointFlow(config).eval()
     >>> samples = model.sample(2, 100, generator=torch.Generator().manual_seed(0))
@@ -209,6 +155,7 @@ class PointFlow(nn.Module):
         point_temperature: float = 1.0,
         point_truncation: float | None = None,
         solver: SolverConfig | None = None,
+        progress: Progress | None = None,
     ) -> Samples:
         """New shapes, in data units.
 
@@ -221,21 +168,20 @@ class PointFlow(nn.Module):
                 deviations (before the temperature) that each of its values keeps to.
             point_temperature, point_truncation: the same of the point noise.
             solver: in place of the configured sampler.
+            progress: called with (points done, points in all) after each solve.
 
         Raises:
             ValueError: the model is an autoencoder without a prior, or a number is out of range.
         """
-        _at_least_one(shapes=shapes, points=points)
+        at_least_one(shapes=shapes, points=points)
         if self.latent_flow is None and not self.config.encoder.variational:
             raise ValueError("an autoencoder has no prior over shapes to sample from: train a VAE or a latent flow")
         seed = seed_of(generator)
         w = shape_noise(seed, shapes, self.config.latent, temperature=temperature, truncation=truncation)
-        with self._evaluating():
+        with evaluating(self):
             z = torch.cat([self.shape_from_prior(part, solver or self.config.sampler) for part in w.split(4096)])
-        points_ = self.decode(
-            z, points, seed, temperature=point_temperature, truncation=point_truncation, solver=solver
-        )
-        return Samples(points_, z)
+        noise = {"temperature": point_temperature, "truncation": point_truncation}
+        return Samples(self.decode(z, points, seed, **noise, solver=solver, progress=progress), z)
 
     def decode(
         self,
@@ -247,28 +193,16 @@ class PointFlow(nn.Module):
         truncation: float | None = None,
         shared_noise: bool = False,
         solver: SolverConfig | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
-        """Clouds (S, points, 3) in data units of the codes z (S, Z); ``shared_noise`` gives all the same noise."""
-        _at_least_one(points=points)
-        z, seed = self._codes(z), seed_of(generator)
-        per_solve = max(1, POINTS_PER_SOLVE // points)
-        clouds = torch.empty(len(z), points, 3, dtype=z.dtype, device=z.device)
-        with self._evaluating():
-            for first in range(0, len(z), per_solve):
-                codes = z[first : first + per_solve]
-                y = point_noise(
-                    seed,
-                    1 if shared_noise else len(codes),
-                    points,
-                    first=0 if shared_noise else first,
-                    temperature=temperature,
-                    truncation=truncation,
-                ).expand(len(codes), -1, -1)
-                for start in range(0, points, POINTS_PER_SOLVE):
-                    part = slice(start, start + POINTS_PER_SOLVE)
-                    x = self.points_from_prior(y[:, part], codes, solver or self.config.sampler)
-                    clouds[first : first + per_solve, part] = self.to_data(x)
-        return clouds
+        """Clouds (S, points, 3) in data units of the codes z (S, Z); ``shared_noise`` gives all the same noise.
+
+        The other arguments are those of :meth:`sample`.
+        """
+        at_least_one(points=points)
+        noise = {"temperature": temperature, "truncation": truncation}
+        z, solver = self._codes(z), solver or self.config.sampler
+        return decode(self, z, points, seed_of(generator), noise, shared_noise, solver, progress)
 
     def reconstruct(
         self,
@@ -284,7 +218,7 @@ class PointFlow(nn.Module):
         The code is the posterior's mean, or a draw from it with ``draw``; ``options`` are those of :meth:`decode`.
         """
         seed = seed_of(generator)
-        with self._evaluating():
+        with evaluating(self):
             posterior = self.encode(self.standardise(x))
             z = posterior.mean
             if draw:
@@ -313,7 +247,7 @@ class PointFlow(nn.Module):
             raise ValueError(f"an interpolation has at least its two ends, got steps={steps}")
         if space not in ("latent", "prior"):
             raise ValueError(f"space must be 'latent' or 'prior', got {space!r}")
-        with self._evaluating():
+        with evaluating(self):
             ends = torch.stack([self._code_of(a, "a"), self._code_of(b, "b")])
             if space == "prior" and self.latent_flow is not None:
                 ends = self.latent_flow.to_prior(ends.unsqueeze(1)).x.squeeze(1)  # no density: it costs Z derivatives
@@ -333,20 +267,15 @@ class PointFlow(nn.Module):
         enters with its log-determinant: densities are per cubic data unit.
         """
         seed = seed_of(generator)
-        with self._evaluating():
+        with evaluating(self):
             x = self._clouds(self.standardise(x), "x")
             posterior = self.encode(x)
             z = posterior.sample(shape_noise(seed, *posterior.mean.shape).to(x))
-            points = torch.stack([self._point_log_density(cloud, code, trace) for cloud, code in zip(x, z)])
+            points = torch.stack([point_log_density(self, cloud, code, trace) for cloud, code in zip(x, z)])
             if posterior.logvar is None:
                 return Likelihood(points, None)
             entropy = -standard_normal_log_density(torch.zeros_like(z)) + 0.5 * (posterior.logvar + 1).sum(1)
             return Likelihood(points, points.sum(1) + self.shape_to_prior(z, trace)[1] + entropy)
-
-    def _point_log_density(self, x: Tensor, z: Tensor, trace) -> Tensor:
-        """(N,) log-density in data units of one standardised cloud (N, 3) given its code (Z,)."""
-        parts = [self.points_to_prior(part[None], z[None], trace)[1][0] for part in x.split(POINTS_PER_DENSITY)]
-        return torch.cat(parts) - self.data_scale.log().sum()
 
     def _code_of(self, shape: Any, name: str) -> Tensor:
         """The code (Z,) of a cloud (N, 3) in data units, or the code itself."""
@@ -372,25 +301,8 @@ class PointFlow(nn.Module):
             raise ValueError(f"codes must be (B, {self.config.latent}), got {tuple(z.shape)}")
         return z
 
-    @contextlib.contextmanager
-    def _evaluating(self):
-        """No gradients, and batch norms with their running statistics, whatever mode the model is in."""
-        training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.train(training)
-
 
 def _trace(kind: str) -> Trace:
     if kind not in ("exact", "hutchinson"):
         raise ValueError(f"trace must be 'exact' or 'hutchinson', got {kind!r}")
     return Trace(kind)
-
-
-def _at_least_one(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -7,15 +7,17 @@ Grenoble 2009), which darkens a pixel by how far it lies behind its neighbours, 
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pcgen.data.files import replacing
+
 __all__ = ["draw_cloud", "gallery", "save_figure"]
+
+MOST_POINTS = 60_000  # of a cloud that are drawn: more would not show at the size of a tile
 
 _SUPERSAMPLING = 2
 _MARGIN = 0.92  # part of a drawing that the largest cloud fills
@@ -94,6 +96,7 @@ def _project(cloud: ArrayLike, up: str, view: tuple[float, float], name: str) ->
     if not len(points):
         return np.empty((0, 4))
     low, high = points.min(0), points.max(0)
+    points = points[:: -(-len(points) // MOST_POINTS)]  # in even strides: the order may be that of a scan
     height = (points[:, 2] - low[2]) / max(high[2] - low[2], 1e-12)
     elevation, azimuth = np.deg2rad(view)
     cos_e, sin_e, cos_a, sin_a = np.cos(elevation), np.sin(elevation), np.cos(azimuth), np.sin(azimuth)
@@ -208,13 +211,6 @@ def save_figure(figure: object, path: Path) -> Path:
     """Writes a matplotlib figure as PNG under a temporary name and renames it, so that no half picture is seen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".png")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            FigureCanvasAgg(figure).print_png(file)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with replacing(path) as stream:
+        FigureCanvasAgg(figure).print_png(stream)
     return path
