@@ -33,6 +33,7 @@ TINY = [
     *("data.shapes=10", "data.mesh_points=300", "data.points=32", "training.batch=4", "training.ema=0.9"),
     *("model.latent=4", "model.encoder.widths=[8, 16]", "model.encoder.head=[8]"),
     *("model.point_flow.dims=[8]", "model.latent_flow.dims=[8]"),
+    "training.validate_every=1",
     *("evaluation.shapes=3", "evaluation.points=20", "evaluation.gallery_points=60"),
 ]
 STEPS = ["training.steps=6", "training.prior_steps=6"]  # two epochs of three steps, then two of the prior alone

@@ -242,7 +242,8 @@ def test_densities_in_data_units_integrate_to_one(small_model):
         support = model.to_data(model.points_from_prior(corners[None], z)[0])
         axes = [torch.linspace(float(a), float(b), 45).double() for a, b in zip(support.amin(0), support.amax(0))]
         grid = torch.cartesian_prod(*axes)[None]
-        density = inference.point_log_density(model, model.standardise(grid)[0], z[0], "exact").exp().reshape(45, 45, 45)
+        density = inference.point_log_density(model, model.standardise(grid)[0], z[0], "exact").exp()
+        density = density.reshape(45, 45, 45)
     for axis in reversed(axes):
         density = torch.trapezoid(density, axis)
     assert float(density) == pytest.approx(1, abs=0.01)
