@@ -23,7 +23,7 @@ format: $(VENV)/.ready
 
 # Every kernel source compiled for every architecture: needs neither a GPU nor a toolkit.
 cuda: $(VENV)/.ready
-	$(BIN)/pip install -q nvidia-cuda-nvrtc==13.0.88 "cuda-bindings==13.*"
+	@if ls cuda/*.cu >/dev/null 2>&1; then $(BIN)/pip install -q nvidia-cuda-nvrtc==13.0.88 "cuda-bindings==13.*"; fi
 	$(BIN)/python cuda/compile_all.py
 
 clean:
