@@ -8,6 +8,8 @@ equation, its step control blind to the adjoint variables (torchdiffeq 0.0.1); a
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
@@ -86,7 +88,7 @@ def likelihood_loss(model: PointFlow, x: Tensor) -> tuple[Tensor, int]:
     y, log_y, point_evaluations = carry(model.point_flow, x, z)
     prior = standard_normal_log_density(w) - log_w.squeeze(-1)
     points = standard_normal_log_density(y) - log_y.squeeze(-1)
-    entropy = 0.5 * (posterior.logvar + 1 + 1.8378770664093453).sum(1)
+    entropy = 0.5 * (posterior.logvar + 1 + math.log(2 * math.pi)).sum(1)
     return -(points.sum(1) + prior.sum(1) + entropy).mean(), prior_evaluations + point_evaluations
 
 

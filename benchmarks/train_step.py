@@ -22,7 +22,7 @@ VARIANTS = ("original_style", "likelihood", "likelihood_direct", "flow_matching"
 
 
 def build(variant: str):
-    """The full-size model of a variant, with weights moved off the near-identity of initialisation."""
+    """The full-size model of a variant, as it is initialised."""
     import torch
 
     from pcgen.flows import FlowConfig, SolverConfig

@@ -118,6 +118,8 @@ def _explain(cls: type, error: Mapping) -> str:
     if error["type"] == "literal_error":
         legal = error["ctx"]["expected"]
         return f"{where} must be {legal}, got {error['input']!r}"
+    if error["type"] == "tuple_type":  # pydantic's word for what YAML writes as a list
+        return f"{where} must be a list, as in {where}=[{error['input']}], got {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":  # a settings class's own words, which say what was given
         return f"{where}: {message}" if where else message

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import os
 import pickle
@@ -126,11 +127,13 @@ def test_help_imports_nothing_heavy():
         (["trian"], ["'train'"]),
         (["data", "shwo", "x"], ["'show'"]),
         (["train", "dmeo"], ["no configuration 'dmeo'", "'demo'"]),
+        (["train", str(PACKAGE)], ["is a folder", f"--data {PACKAGE}"]),
         (["train", "nosuch.yaml"], ["no configuration file nosuch.yaml"]),
         (["train", "demo", "laptop"], ["one configuration at a time"]),
         (["train", "demo", "training.stps=3"], ["training.stps", "'training.steps'"]),
         (["train", "demo", "trainin.steps=3"], ["unknown setting 'trainin'", "'training'"]),
         (["train", "demo", "training.steps=many"], ["training.steps", "'many'"]),
+        (["train", "demo", "data.categories=chair"], ["must be a list", "data.categories=[chair]"]),
         (["train", "demo", "data.up=w"], ["data.up", "'y'", "'w'"]),
         (["train", "demo", "training.batch=1"], ["batch", "1"]),
         (["train", "demo", "--quite"], ["--quite"]),
@@ -148,6 +151,7 @@ def test_help_imports_nothing_heavy():
         (["interpolate", "x", "a", "b", "--space", "latnet"], ["'latent'"]),
         (["interpolate", "x", "a", "b", "--steps", "1"], ["at least 2"]),
         (["evaluate", "nowhere.npz", "nowhere.npz"], ["nowhere.npz"]),
+        (["evaluate", "nowhere", "nowhere"], ["no file or folder nowhere"]),
         (["evaluate", "a", "b", "--protocol", "exct"], ["'exact'"]),
         (["data", "import", "nowhere", "out"], ["nowhere"]),
         (["data", "synthetic", "chiar", "out"], ["'chair'"]),
@@ -193,6 +197,10 @@ def test_dry_run_prints_the_settings_alone(pcgen, tmp_path):
     assert status == 0 and settings["training"]["steps"] == 7 and settings["data"]["points"] == 31
     assert "10 train, 1 val, 1 test" in err and "weights; 9 steps" in err
     assert not out_dir.exists()
+
+
+def test_a_run_is_named_after_its_data(pcgen, clouds):
+    assert "folder: runs/clouds\n" in pcgen("train", "--data", clouds, "evaluation.points=50", "--dry-run")[2]
 
 
 def test_settings_stand_anywhere(pcgen, tmp_path):
@@ -455,6 +463,30 @@ def test_bad_files_inside_a_good_folder(pcgen, refused, run, tmp_path):
     assert any(name in refused("encode", run, folder, "--strict", "-o", tmp_path / "c.npz") for name in bad)
 
 
+def test_names_of_all_kinds(pcgen, run, tmp_path, monkeypatch):
+    folder = tmp_path / "päth with späce 😀"
+    folder.mkdir()
+    for i in range(4):
+        np.save(folder / f"ö {i}.npy", np.random.default_rng(i).normal(size=(40, 3)))
+    (folder / "gone.npy").symlink_to("nowhere.npy")
+    out = tmp_path / "😀"
+    words = ["train", "demo", *TINY, "training.steps=1", "training.prior_steps=0", "data.categories=[]"]
+    assert pcgen(*words, "--data", folder, "--out", out, "--quiet")[0] == 0
+    assert pcgen("train", "--resume", "--out", out, "--quiet")[0] == 0
+    status, _, err = pcgen("encode", run, folder, "-o", out / "codes.npz")
+    assert status == 0 and "skipped 1 file" in err and "gone.npy: no such file" in err
+    with io.TextIOWrapper(io.BytesIO(), "ascii") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        assert main(["data", "show", str(folder)]) == 0
+
+
+def test_what_differs_in_size_is_told_at_once(refused, tmp_path):
+    for i in range(8):
+        np.save(tmp_path / f"{i}.npy", np.random.default_rng(i).normal(size=(10 + i, 3)))
+    words = ["train", "demo", *TINY, "--data", tmp_path, "data.categories=[]", "--out", tmp_path / "run"]
+    assert "set evaluation.points=10 or less" in refused(*words, "evaluation.shapes=8")
+
+
 def test_too_few_points_are_told_before_the_training(refused, tmp_path):
     write_clouds(tmp_path / "c.npz", np.random.default_rng(0).normal(size=(8, 15, 3)))
     words = ["train", "demo", *TINY, "--data", tmp_path / "c.npz", "data.categories=[]", "--out", tmp_path / "run"]
@@ -504,6 +536,20 @@ def test_places_that_cannot_be_written(refused, run, tmp_path):
     assert "not a folder" in refused("sample", run, "-o", file / "x.npz")
     assert "not a folder" in refused("train", "demo", *TINY, "--out", file / "run")
     assert "not a folder" in refused("data", "synthetic", "chair", file / "x")
+
+
+def test_outputs_are_checked_before_the_work(refused, run, clouds, monkeypatch, tmp_path):
+    monkeypatch.setattr("pcgen.models.PointFlow.sample", None)  # what would be called
+    monkeypatch.setattr("pcgen.models.PointFlow.decode", None)
+    monkeypatch.chdir(tmp_path)
+    for name in ("s", "samples.npz", "latents.npz"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("")
+    assert "not an empty folder" in refused("sample", run, "-o", "s.ply")
+    assert "not an empty folder" in refused("reconstruct", run, clouds, "-o", "s.ply")
+    assert "not an empty folder" in refused("interpolate", run, f"{clouds}:0", f"{clouds}:1", "-o", "s.ply")
+    assert "is a folder" in refused("sample", run)  # the default name too
+    assert "is a folder" in refused("encode", run, clouds)
 
 
 # Runs that are cut short.
@@ -589,6 +635,12 @@ def test_killed_and_resumed_is_uninterrupted(pcgen, watch_steps, run, tmp_path):
     with watch_steps() as steps:
         assert pcgen(*words, "--resume")[0] == 0
     assert len(steps) == 12 - 3 and weights(out) == weights(run)
+
+
+def test_interrupted_while_reading(pcgen, monkeypatch, tmp_path):
+    monkeypatch.setattr("pcgen.data.shapes._make_shapes", lambda *_: signal.raise_signal(signal.SIGINT))
+    status, _, err = pcgen("train", "demo", "--out", tmp_path / "run")
+    assert (status, err) == (130, "pcgen: interrupted\n") and not (tmp_path / "run").exists()
 
 
 def test_killed_before_the_first_checkpoint_starts_again(pcgen, run, tmp_path):

@@ -543,5 +543,11 @@ def test_a_velocity_that_is_not_finite(flow):
         f.to_prior(normal(2, 5, 3), normal(2, 4))
 
 
+def test_a_flow_too_stiff_to_solve_is_given_up(flow, monkeypatch):
+    monkeypatch.setattr(pcgen.flows.solver, "MOST_STEPS", 5)
+    with pytest.raises(ArithmeticError, match=r"gave up after \d+ evaluations: max_num_steps exceeded"):
+        flow(size=3.0).to_prior(normal(2, 5, 3), normal(2, 4))
+
+
 def test_all_fixed_step_methods_are_tested():
     assert set(FIXED) == set(pcgen.flows.solver.FIXED_STEP)

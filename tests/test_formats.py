@@ -275,6 +275,38 @@ def test_a_folder_is_one_set(tmp_path):
         read_clouds(tmp_path)
 
 
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    (folder / "sub").mkdir(parents=True)
+    elsewhere.mkdir()
+    np.save(folder / "sub" / "a.npy", np.eye(3))
+    np.save(elsewhere / "b.npy", np.eye(3))
+    (folder / "sub" / "up").symlink_to(folder)
+    (folder / "there").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    assert read_clouds(folder).names == ("sub/a", "there/b")
+
+
+def test_shapes_that_float32_would_spoil(tmp_path):
+    """Map coordinates: near 5,000,000 the numbers of float32 are half a unit apart."""
+    cloud = np.random.default_rng(0).normal(size=(50, 3))
+    np.save(tmp_path / "far.npy", cloud + 5e6)
+    np.save(tmp_path / "large.npy", 1e6 * cloud + 5e6)
+    np.save(tmp_path / "whole.npy", (10 * cloud).astype(np.int64) + 10**9)
+    (tmp_path / "far.obj").write_text("v 5000000 0 0\nv 5000001.3 0 0\nv 5000000 1.3 0\nf 1 2 3\n")
+    for name in ("far.npy", "whole.npy", "far.obj"):
+        with pytest.raises(UnreadableFile, match="too far from the origin for float32"):
+            read_shape(tmp_path / name, 10, np.random.default_rng(0))
+    assert read_cloud(tmp_path / "large.npy").shape == (50, 3)
+
+
+def test_garbage_is_not_taken_for_a_pickle(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"garbage, and long enough")
+    with pytest.raises(UnreadableFile) as caught:
+        read_cloud(tmp_path / "a.npy")
+    assert "pickle" not in caught.value.reason
+
+
 def test_keys_of_an_npz(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, samples=CUBE[None], other=np.ones((2, 5, 3)))

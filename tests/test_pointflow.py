@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.distributions import Normal
 from torch.testing import assert_close
 
-from pcgen.flows import Flow, FlowConfig, SolverConfig, VelocityNet
+from pcgen.flows import Flow, FlowConfig, SolverConfig, Trace, VelocityNet
 from pcgen.models import Encoder, EncoderConfig, ObjectiveConfig, PointFlow, PointFlowConfig, encoder, inference
 from pcgen.models.noise import point_noise, shape_noise
 
@@ -166,6 +166,13 @@ def test_sampling_computes_no_divergence_and_no_gradient(small_model, monkeypatc
     assert not model.interpolate(samples.z[0], samples.z[1], 3, 5, 0, space="prior").requires_grad
 
 
+def test_a_part_that_was_frozen_stays_so(small_model):
+    model = small_model().train()
+    model.encoder.eval()
+    model.sample(1, 5, 0)
+    assert model.training and model.point_flow.training and not model.encoder.training
+
+
 def test_sampling_leaves_the_mode_and_statistics(small_model):
     model = small_model().train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -242,7 +249,7 @@ def test_densities_in_data_units_integrate_to_one(small_model):
         support = model.to_data(model.points_from_prior(corners[None], z)[0])
         axes = [torch.linspace(float(a), float(b), 45).double() for a, b in zip(support.amin(0), support.amax(0))]
         grid = torch.cartesian_prod(*axes)[None]
-        density = inference.point_log_density(model, model.standardise(grid)[0], z[0], "exact").exp()
+        density = inference.point_log_density(model, model.standardise(grid)[0], z[0], Trace("exact")).exp()
         density = density.reshape(45, 45, 45)
     for axis in reversed(axes):
         density = torch.trapezoid(density, axis)
@@ -265,6 +272,18 @@ def test_hutchinson_likelihood_is_not_exact(small_model):
     model, x = small_model(), normal(2, 6, 3)
     exact, estimate = model.log_likelihood(x).points, model.log_likelihood(x, trace="hutchinson").points
     assert 1e-3 < (exact - estimate).abs().mean() < 5
+
+
+def test_hutchinson_noise_comes_from_the_generator(small_model):
+    model, x, z = small_model(), normal(2, 6, 3), normal(2, 4, seed=1)
+    for density in (
+        lambda seed: model.log_likelihood(x, seed, "hutchinson").bound,
+        lambda seed: model.points_to_prior(x, z, "hutchinson", seed)[1].detach(),
+        lambda seed: model.shape_to_prior(z, "hutchinson", seed)[1].detach(),
+    ):
+        assert torch.equal(density(3), density(3)) and not torch.equal(density(3), density(4))
+    draws = [model.points_to_prior(x, z, "hutchinson")[1] for _ in range(2)]
+    assert not torch.equal(*draws)
 
 
 # Reconstruction and interpolation.
@@ -319,6 +338,21 @@ def test_arrays_of_other_kinds_are_taken(small_model):
     assert_close(model.reconstruct(x.numpy(), 5, 0), want)
     assert_close(model.reconstruct(x.tolist(), 5, 0), want)
     assert_close(model.reconstruct(x.half(), 5, 0), want, atol=0.05, rtol=0.05)
+    assert_close(model.reconstruct([cloud.numpy() for cloud in x], 5, 0), want)
+    assert_close(model.reconstruct(list(x), 5, 0), want)
+    assert_close(model.reconstruct(x.numpy()[:, ::-1], 5, 0), want)  # NumPy's reversed view: a negative stride
+    assert_close(model.reconstruct(x.numpy().astype(">f8"), 5, 0), want)
+    read_only = x.numpy().copy()
+    read_only.flags.writeable = False
+    assert_close(model.reconstruct(read_only, 5, 0), want)
+    assert_close(model.interpolate(x[:1], x[1:], 2, 5, 0), model.interpolate(x[0], x[1], 2, 5, 0))
+
+
+def test_statistics_are_copied(small_model):
+    mean = torch.zeros(3)
+    model = PointFlow(small_model().config, mean)
+    model.data_mean.fill_(7.0)
+    assert torch.equal(mean, torch.zeros(3))
 
 
 # What users get wrong.
@@ -353,6 +387,10 @@ def test_arrays_of_other_kinds_are_taken(small_model):
         (lambda m: PointFlow(m.config, scale=0.0), r"scale positive.*, got .*\[0.0\]"),
         (lambda m: PointFlow(m.config, scale=[1.0, 2.0]), r"scale positive.*, got .*\[1.0, 2.0\]"),
         (lambda m: PointFlow(m.config, scale=float("nan")), r"scale positive.*, got .*\[nan\]"),
+        (lambda m: PointFlow(m.config, scale=float("inf")), r"scale positive.*, got .*\[inf\]"),
+        (lambda m: PointFlow(m.config, mean=[0.0, float("nan"), 0.0]), r"mean must be .*, got \[0.0, nan, 0.0\]"),
+        (lambda m: m.encode(torch.full((1, 6, 3), math.nan)), "x must be finite, got 18 values that are not"),
+        (lambda m: m.decode(torch.full((1, 4), math.inf), 5), "codes must be finite, got 4 values that are not"),
         (lambda m: PointFlowConfig(latent=0, objective=LIKELIHOOD), "latent must be at least 1, got 0"),
         (lambda m: EncoderConfig(()), "layer widths must be positive"),
         (lambda m: EncoderConfig((8,), (0,)), "layer widths must be positive"),

@@ -179,6 +179,15 @@ def test_lists_of_splits(tmp_path):
         load(DataConfig(source=str(tmp_path)))
 
 
+def test_lists_of_splits_from_other_editors(tmp_path):
+    for k in range(4):
+        save(tmp_path / f"{k}.npy", seed=k)
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbf0\r\n1\r\n\xfc\r\n")  # a byte order mark; Latin-1
+    (tmp_path / "val.txt").write_text("2\n3\n")
+    data = load(DataConfig(source=str(tmp_path)))
+    assert data.train.names == ("0", "1") and len(data.skipped) == 1
+
+
 def test_meshes_and_clouds_together(tmp_path):
     for k in range(5):
         (tmp_path / f"mesh {k}.off").write_text(TETRAHEDRON)

@@ -147,8 +147,8 @@ def test_curves_panels():
         {"epoch": 2, "train/total": 1.0},
     ]
     panels = _panels(history)
-    assert list(panels) == ["total", "evaluations", "seconds"]
-    assert [list(v) for v in panels.values()] == [["train", "val"], ["points"], ["seconds"]]
+    assert list(panels) == ["total", "evaluations"]  # seconds are no quantity but another axis
+    assert [list(v) for v in panels.values()] == [["train", "val"], ["points"]]
     np.testing.assert_array_equal(panels["total"]["train"], ([10, 20], [3, 2]))
     np.testing.assert_array_equal(panels["total"]["val"], ([20], [4]))
 

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["smaple"])
     2
     """
+    with contextlib.suppress(AttributeError):  # a name that the terminal cannot show is no mistake; logs grow by lines
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -45,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as stop:
-        print(f"pcgen: {stop or 'interrupted'}", file=sys.stderr)
+        print(f"pcgen: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
         if os.environ.get("PCGEN_DEBUG"):

@@ -37,5 +37,7 @@ def find_config(name: str) -> Path:
         return found
     if Path(name).suffix in (".yaml", ".yml") or not shipped:
         raise FileNotFoundError(f"no configuration file {name}")
+    if Path(name).is_dir():
+        raise FileNotFoundError(f"{name} is a folder, not a configuration: --data {name} trains on the shapes in it")
     near = nearest(name.rsplit("/", 1)[-1], by_last_part)
     raise FileNotFoundError(f"no configuration {name!r} (nearest: {near!r}); there are {', '.join(by_last_part)}")

@@ -134,7 +134,7 @@ def _add_output(parser: Parser, default: str) -> None:
         "-o",
         "--output",
         type=output(*CLOUD_SUFFIXES),
-        default=Path(default),
+        default=default,  # text: argparse checks it like a word that was given
         metavar="FILE",
         help=".npz, .npy or .ply (several shapes: a folder of .ply) [%(default)s]",
     )
@@ -143,6 +143,7 @@ def _add_output(parser: Parser, default: str) -> None:
 
 def sample(args: argparse.Namespace) -> None:
     solver = _solver(args)
+    _check_free(args.output, args.shapes)
     at = model_at_hand(args)
     with counting("sampling") as tell:
         samples = at.model.sample(
@@ -165,6 +166,7 @@ def reconstruct(args: argparse.Namespace) -> None:
 
     at = model_at_hand(args)
     clouds, names = read_input(args.input, args.seed, args.strict)
+    _check_free(args.output, len(clouds))
     back = rebuild(at, clouds, args.points, args.seed, args.input_points)
     distances = [reconstruction(x[None], [cloud], emd="none").cd for x, cloud in zip(back, clouds)]
     print("CD         shape")
@@ -176,6 +178,7 @@ def reconstruct(args: argparse.Namespace) -> None:
 
 
 def interpolate(args: argparse.Namespace) -> None:
+    _check_free(args.output, args.steps)
     at = model_at_hand(args)
     ends = codes(at, [read_one(args.a, args.seed), read_one(args.b, args.seed)], args.seed, args.input_points).mean
     with counting("decoding") as tell:
@@ -203,6 +206,14 @@ def _solver(args: argparse.Namespace) -> SolverConfig | None:
     return solver
 
 
+def _check_free(path: Path, count: int) -> None:
+    """Refuse a place that cannot take the clouds before they are made."""
+    from pcgen.data.formats import ply_folder
+
+    if path.suffix.lower() == ".ply" and count > 1:
+        ply_folder(path)
+
+
 def _write(args: argparse.Namespace, at: AtHand, clouds: np.ndarray, rows: dict, names=None) -> None:
     """The clouds, and a picture of the first of them."""
     from pcgen.data import write_clouds
@@ -212,5 +223,5 @@ def _write(args: argparse.Namespace, at: AtHand, clouds: np.ndarray, rows: dict,
     picture = args.gallery or args.output.with_suffix(".png")
     shown = {label: row[:SHOWN] for label, row in rows.items()}
     gallery(shown, picture, up=at.up, same_scale=at.normalise != "shape")
-    there = args.output if args.output.suffix != ".ply" or len(clouds) == 1 else args.output.with_suffix("")
+    there = args.output if args.output.suffix.lower() != ".ply" or len(clouds) == 1 else args.output.with_suffix("")
     print(f"{len(clouds)} shapes of {clouds.shape[1]} points: {there}; picture: {picture}")

@@ -32,8 +32,8 @@ def read_input(path: str, seed: int = 0, strict: bool = False) -> Clouds:
         stem = file.relative_to(root).with_suffix("").as_posix()
         try:
             clouds = read_clouds(file, seed=seed)
-        except UnreadableFile as error:
-            skipped.append((error.path, error.reason))
+        except (UnreadableFile, FileNotFoundError) as error:  # a dangling link is not found
+            skipped.append((file, getattr(error, "reason", "no such file")))
             continue
         points += clouds.points
         names += [stem] if len(clouds.points) == 1 else [f"{stem}/{name}" for name in clouds.names]

@@ -92,6 +92,8 @@ def output(*suffixes: str) -> Callable[[str], Path]:
     def path(text: str) -> Path:
         if Path(text).suffix.lower() not in suffixes:
             raise argparse.ArgumentTypeError(f"expected a file name ending in {' or '.join(suffixes)}, got {text!r}")
+        if Path(text).is_dir():
+            raise argparse.ArgumentTypeError(f"expected the name of a file, {text!r} is a folder")
         try:
             return writable(Path(text))
         except OSError as error:

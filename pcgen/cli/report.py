@@ -48,13 +48,13 @@ def reference_shapes(shapes: Shapes, evaluation: EvaluationConfig) -> References
         val = ShapeSplit(val.names + test.names, val.categories + test.categories, val.clouds + test.clouds)
         splits = "val and test"
     chosen = _first(val, count)
-    for split in (chosen, shapes.train):
-        for i, name in enumerate(split.names):
-            if (there := len(split.reference(i))) < evaluation.points:
-                raise ValueError(
-                    f"shape {name!r} has {there} points to measure against, evaluation.points={evaluation.points} "
-                    f"asks for more: set evaluation.points={there} or less"
-                )
+    sizes = [(len(s.reference(i)), name) for s in (chosen, shapes.train) for i, name in enumerate(s.names)]
+    if min(sizes)[0] < evaluation.points:
+        (least, name), few = min(sizes), sum(size < evaluation.points for size, _ in sizes)
+        raise ValueError(
+            f"shape {name!r} has {least} points to measure against, evaluation.points={evaluation.points} asks for "
+            f"more (of {few} of {len(sizes)} shapes): set evaluation.points={least} or less"
+        )
     return References(chosen, splits)
 
 

@@ -140,7 +140,7 @@ def _job(args: argparse.Namespace) -> Job:
     if len(names) > 1:
         raise ValueError(f"one configuration at a time, got {' and '.join(names)}")
     overrides = [word for word in args.words if "=" in word]
-    overrides += [] if args.data is None else [f"data.source={json.dumps(args.data)}"]
+    overrides += [] if args.data is None else [f"data.source={json.dumps(args.data, ensure_ascii=False)}"]
     overrides += ["data.strict=true"] if args.strict else []
     if args.resume and args.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite removes it: give one of them")
@@ -169,7 +169,8 @@ def _config_for_machine(quiet: bool) -> Path:
 
 
 def _name_of_data(source: str) -> str:
-    return Path(source).resolve().name or "run"
+    path = Path(source).resolve()
+    return (path.stem if path.is_file() else path.name) or "run"
 
 
 def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .files import UnreadableFile, reading
+from .files import TOO_FAR, UnreadableFile, keeps_shape, reading
 from .meshes import MESH_SUFFIXES, checked_mesh, read_mesh, read_ply_mesh, sample_surface
 
 __all__ = ["ARRAY_SUFFIXES", "SHAPE_SUFFIXES", "Arrays", "read_arrays", "read_cloud", "read_shape", "shape_rng"]
@@ -85,7 +85,8 @@ def read_arrays(path: str | Path) -> Arrays:
         if path.suffix.lower() == ".npz":
             points, labels = _read_npz(path)
         elif path.suffix.lower() == ".npy":
-            points = np.load(path, allow_pickle=False)
+            with path.open("rb") as stream:  # not np.load, which takes garbage for a pickle and advises to open it
+                points = np.lib.format.read_array(stream, allow_pickle=False)
         else:
             points = _read_pt(path)
         points = _checked(path, points)
@@ -105,14 +106,18 @@ def _checked(path: str | Path, points: np.ndarray) -> np.ndarray:
         raise UnreadableFile(path, f"expected points (N,3) or (S,N,3), got {points.shape}")
     if not points.size:
         raise UnreadableFile(path, f"no points, an array {points.shape}")
+    exact = points
     with np.errstate(over="ignore"):
         points = points.astype(np.float32, copy=False)
     finite = np.isfinite(points).all(axis=(-2, -1))
     if not finite.all():
         raise UnreadableFile(path, f"{_which(finite)} coordinates that are NaN, infinite or beyond float32")
-    spread = (points != points[..., :1, :]).any(axis=(-2, -1))
+    spread = (exact != exact[..., :1, :]).any(axis=(-2, -1))
     if not spread.all():
         raise UnreadableFile(path, f"{_which(spread)} no extent, all points are equal")
+    kept = keeps_shape(exact)
+    if not kept.all():
+        raise UnreadableFile(path, f"{_which(kept)} {TOO_FAR}")
     return points
 
 

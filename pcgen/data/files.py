@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["UnreadableFile", "reading", "replacing"]
+import numpy as np
+
+__all__ = ["TOO_FAR", "UnreadableFile", "keeps_shape", "reading", "replacing"]
+
+TOO_FAR = "coordinates too far from the origin for float32, which would spoil its shape: subtract an offset"
 
 
 class UnreadableFile(ValueError):
@@ -66,3 +70,20 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keeps_shape(points: np.ndarray) -> np.ndarray:
+    """Whether float32 moves no point of (…,N,3) finite clouds by more than a thousandth of their extent, (…).
+
+    Map coordinates do not pass: near 5,000,000 m float32 knows half metres.
+
+    >>> square = np.array([[0, 0, 0], [1.3, 0, 0], [1.3, 1.3, 0]])
+    >>> bool(keeps_shape(square)), bool(keeps_shape(square + 5e6))
+    (True, False)
+    """
+    if points.dtype.kind == "f" and points.dtype.itemsize <= 4:
+        return np.ones(points.shape[:-2], bool)
+    points = points.astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):
+        moved = np.abs(points - points.astype(np.float32)).max(axis=(-2, -1))
+    return moved <= 1e-3 * np.ptp(points, axis=-2).max(axis=-1)

@@ -18,6 +18,7 @@ __all__ = [
     "Clouds",
     "Mesh",
     "UnreadableFile",
+    "ply_folder",
     "read_cloud",
     "read_clouds",
     "read_mesh",
@@ -53,6 +54,8 @@ def read_clouds(path: str | Path, mesh_points: int = 15000, seed: int = 0) -> Cl
     ('a', 'b')
     """
     path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no file or folder {path}")
     if not path.is_dir():
         return _read_set(path, path.stem, mesh_points, seed)
     files = shape_files(path)
@@ -97,12 +100,27 @@ def write_clouds(path: str | Path, points: np.ndarray, names: Sequence[str] | No
 
 
 def shape_files(folder: str | Path) -> list[Path]:
-    """The clouds and meshes in ``folder`` and below by suffix, sorted; hidden files and macOS's copies left out."""
-    found = []
+    """The clouds and meshes in ``folder`` and below by suffix, sorted; hidden files and macOS's copies left out.
+
+    Links are followed, but not back to a folder on the way: its shapes would be found again and again.
+    """
+    found: list[Path] = []
+    way: dict[str, set[str]] = {}  # the real folders on the way to each folder that is still to be visited
     for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
+        here = way.pop(root, set()) | {os.path.realpath(root)}
+        below = {f: os.path.join(root, f) for f in folders if not f.startswith((".", "__MACOSX"))}
+        folders[:] = [f for f, path in below.items() if os.path.realpath(path) not in here]
+        way |= {below[f]: here for f in folders}
         found += [Path(root, f) for f in files if not f.startswith(".") and f.lower().endswith(SHAPE_SUFFIXES)]
     return sorted(found)
+
+
+def ply_folder(path: str | Path) -> Path:
+    """Where several clouds written as ``path`` go; ``ValueError`` if that is not free."""
+    folder = Path(path).with_suffix("")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not an empty folder: several PLY files were to go there")
+    return folder
 
 
 def _read_set(path: Path, stem: str, mesh_points: int, seed: int) -> Clouds:
@@ -117,9 +135,7 @@ def _read_set(path: Path, stem: str, mesh_points: int, seed: int) -> Clouds:
 def _write_ply_files(path: Path, points: np.ndarray) -> None:
     if len(points) == 1:
         return write_ply(path, points[0])
-    folder = path.with_suffix("")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not an empty folder: {len(points)} PLY files were to go there")
+    folder = ply_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     for i, cloud in enumerate(points):
         write_ply(folder / f"{i:04d}.ply", cloud)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .files import UnreadableFile, reading
+from .files import TOO_FAR, UnreadableFile, keeps_shape, reading
 from .ply import read_ply, triangulate
 
 __all__ = ["MESH_SUFFIXES", "Mesh", "read_mesh", "sample_surface"]
@@ -96,6 +96,8 @@ def checked_mesh(path: str | Path, mesh: Mesh) -> Mesh:
         raise UnreadableFile(path, f"{broken.sum()} of {len(faces)} triangles have NaN or infinite corners")
     if not 0 < _double_areas(mesh).sum() < np.inf:
         raise UnreadableFile(path, "degenerate mesh: its triangles have no finite positive area")
+    if not keeps_shape(vertices[faces].reshape(-1, 3)):
+        raise UnreadableFile(path, f"the mesh has {TOO_FAR}")
     return mesh
 
 

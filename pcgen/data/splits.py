@@ -175,7 +175,8 @@ def _listed_splits(lists: dict[Split, Path], paths: dict[Path, Path]) -> tuple[d
     splits: dict[Path, Split] = {}
     skipped = []
     for split, file in lists.items():
-        for entry in filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())):
+        lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        for entry in filter(None, map(str.strip, lines)):
             if entry not in of_entry:
                 skipped.append(Skipped(file, f"lists {entry!r}, which is no shape here"))
             for path in of_entry.get(entry, ()):

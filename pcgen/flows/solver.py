@@ -14,6 +14,7 @@ from pcgen.config import Settings
 
 __all__ = ["Evaluations", "SolverConfig", "solve"]
 
+MOST_STEPS = 10_000  # of an adaptive method: a flow that needs more has diverged, and would be solved for hours
 FIXED_STEP = ("euler", "midpoint", "heun2", "heun3", "rk4")
 
 
@@ -99,7 +100,7 @@ def solve(
         )
     else:
         # Land on the end. Left alone, torchdiffeq steps past it and interpolates, which errs more than the steps do.
-        options["step_t"] = times[1:]
+        options |= {"step_t": times[1:], "max_num_steps": MOST_STEPS}
         if config.error_norm == "max":
             options["norm"] = _max_norm
     arguments = {"atol": config.atol, "rtol": config.rtol, "method": config.method, "options": options}
@@ -108,7 +109,9 @@ def solve(
         if config.adjoint and needs_gradient:
             # "seminorm": parameters' adjoints are integrals, not states, and need no say in the step size
             # (Kidger et al. 2021, arXiv 2009.09457).
-            adjoint_options = options if config.method in FIXED_STEP else {"norm": "seminorm", "step_t": times[:1]}
+            adjoint_options = options
+            if config.method not in FIXED_STEP:
+                adjoint_options = {**options, "norm": "seminorm", "step_t": times[:1]}
             path = torchdiffeq.odeint_adjoint(
                 counted,
                 state,

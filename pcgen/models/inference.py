@@ -6,16 +6,26 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcgen.flows import SolverConfig
-from pcgen.models.noise import point_noise
+from pcgen.flows import SolverConfig, Trace, log_density
+from pcgen.models.noise import point_noise, seed_of
 
 if TYPE_CHECKING:
     from pcgen.models.pointflow import PointFlow
 
-__all__ = ["Progress", "at_least_one", "decode", "evaluating", "point_log_density"]
+__all__ = [
+    "Progress",
+    "as_tensor",
+    "at_least_one",
+    "decode",
+    "evaluating",
+    "finite",
+    "point_log_density",
+    "trace_of",
+]
 
 Progress = Callable[[int, int], None]  # (points done, points in all)
 
@@ -51,22 +61,28 @@ def decode(
     return clouds
 
 
-def point_log_density(model: PointFlow, x: Tensor, z: Tensor, trace: str) -> Tensor:
+def point_log_density(model: PointFlow, x: Tensor, z: Tensor, trace: Trace) -> Tensor:
     """(N,) log-density, in data units, of the points of one standardised cloud (N, 3) given its code (Z,)."""
-    parts = [model.points_to_prior(part[None], z[None], trace)[1][0] for part in x.split(POINTS_PER_DENSITY)]
+    parts = [log_density(model.point_flow, p[None], z[None], trace).value[0] for p in x.split(POINTS_PER_DENSITY)]
     return torch.cat(parts) - model.data_scale.log().sum()
 
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """No gradients, and batch norms with their running statistics, whatever mode the model is in."""
-    training = model.training
+    """No gradients, and batch norms with their running statistics, whatever modes its parts are in and go back to."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
+
+
+def as_tensor(x: Any) -> Tensor:
+    """A tensor of a tensor, or of whatever NumPy makes numbers of: lists of arrays, read-only or reversed views."""
+    return x if isinstance(x, Tensor) else torch.from_numpy(np.array(x, dtype=np.float64))
 
 
 def at_least_one(**numbers: int) -> None:
@@ -74,3 +90,19 @@ def at_least_one(**numbers: int) -> None:
     for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def finite(x: Tensor, name: str) -> Tensor:
+    """``x``; ``ValueError`` if it holds NaN or infinity."""
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"{name} must be finite, got {int((~x.isfinite()).sum())} values that are not")
+    return x
+
+
+def trace_of(kind: str, generator: torch.Generator | int | None) -> Trace:
+    """The trace of this kind, its noise drawn from the generator or seed."""
+    if kind not in ("exact", "hutchinson"):
+        raise ValueError(f"trace must be 'exact' or 'hutchinson', got {kind!r}")
+    if kind == "exact":
+        return Trace(kind)
+    return Trace(kind, generator=torch.Generator().manual_seed(seed_of(generator)))

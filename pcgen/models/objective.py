@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -74,14 +76,25 @@ def _normal(shape, generator: torch.Generator | None, like: Tensor) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float32).to(like)
 
 
+@contextlib.contextmanager
+def _naming(term: str) -> Iterator[None]:
+    """A solver that gives up says for which term."""
+    try:
+        yield
+    except ArithmeticError as error:
+        raise ArithmeticError(f"the {term!r} term of the loss: {error}") from None
+
+
 def _likelihood_terms(model, config, x, posterior, z, generator, prior_only) -> dict[str, Tensor]:
     trace = Trace(config.trace, config.noise, generator)
     terms = {}
     if not prior_only:
-        terms["points"] = -log_density(model.point_flow, x, z, trace).value.sum(1).mean()
+        with _naming("points"):
+            terms["points"] = -log_density(model.point_flow, x, z, trace).value.sum(1).mean()
     if posterior.logvar is None and not prior_only:
         return terms  # an autoencoder: a prior fitted along would pull its codes into one point
-    terms["prior"] = -model.code_log_density(z, trace).mean()
+    with _naming("prior"):
+        terms["prior"] = -model.code_log_density(z, trace).mean()
     if not prior_only:
         terms["entropy"] = -0.5 * (posterior.logvar + 1 + math.log(2 * math.pi)).sum(1).mean()
     return terms

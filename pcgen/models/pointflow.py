@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from pcgen.flows import Flow, SolverConfig, Trace, log_density, standard_normal_log_density
 from pcgen.models.config import Likelihood, PointFlowConfig, Samples
 from pcgen.models.encoder import Encoder, Posterior
-from pcgen.models.inference import Progress, at_least_one, decode, evaluating, point_log_density
+from pcgen.models.inference import (
+    Progress,
+    as_tensor,
+    at_least_one,
+    decode,
+    evaluating,
+    finite,
+    point_log_density,
+    trace_of,
+)
 from pcgen.models.noise import seed_of, shape_noise
 from pcgen.models.objective import Loss, pointflow_loss
 
@@ -39,11 +48,12 @@ class PointFlow(nn.Module):
         self.encoder = Encoder(config.latent, config.encoder)
         self.point_flow = Flow(3, config.latent, config.point_flow)
         self.latent_flow = None if config.latent_flow is None else Flow(config.latent, 0, config.latent_flow)
-        mean = torch.zeros(3) if mean is None else torch.as_tensor(mean, dtype=torch.float32).reshape(-1)
-        scale = torch.ones(3) if scale is None else torch.as_tensor(scale, dtype=torch.float32).reshape(-1)
-        if mean.shape != (3,) or scale.numel() not in (1, 3) or not bool((scale > 0).all()):
+        mean = torch.zeros(3) if mean is None else as_tensor(mean).float().reshape(-1)
+        scale = torch.ones(3) if scale is None else as_tensor(scale).float().reshape(-1)
+        shapes_fit = mean.shape == (3,) and scale.numel() in (1, 3)
+        if not (shapes_fit and mean.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
             raise ValueError(f"mean must be (3,) and scale positive, () or (3,), got {mean.tolist()}, {scale.tolist()}")
-        self.register_buffer("data_mean", mean)
+        self.register_buffer("data_mean", mean.clone())
         self.register_buffer("data_scale", scale.expand(3).clone())
 
     @classmethod
@@ -91,20 +101,34 @@ class PointFlow(nn.Module):
         """q(z | X) of standardised clouds x (B, N, 3)."""
         return self.encoder(self._clouds(x, "x"))
 
-    def points_to_prior(self, x: Any, z: Any, trace: Literal["exact", "hutchinson"] = "exact"):
-        """Standardised points x (B, N, 3) of shapes z (B, Z) → ``(y (B, N, 3), log p(x | z) (B, N))``."""
-        return log_density(self.point_flow, self._clouds(x, "x"), self._codes(z), _trace(trace))[:2]
+    def points_to_prior(
+        self,
+        x: Any,
+        z: Any,
+        trace: Literal["exact", "hutchinson"] = "exact",
+        generator: torch.Generator | int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Standardised points x (B, N, 3) of shapes z (B, Z) → ``(y (B, N, 3), log p(x | z) (B, N))``.
+
+        Hutchinson's noise comes from ``generator``.
+        """
+        return log_density(self.point_flow, self._clouds(x, "x"), self._codes(z), trace_of(trace, generator))[:2]
 
     def points_from_prior(self, y: Any, z: Any, solver: SolverConfig | None = None) -> Tensor:
         """Prior points y (B, N, 3) and codes z (B, Z) → standardised points (B, N, 3)."""
         return self.point_flow.from_prior(self._clouds(y, "y"), self._codes(z), solver=solver).x
 
-    def shape_to_prior(self, z: Any, trace: Literal["exact", "hutchinson"] = "exact"):
-        """Codes z (B, Z) → ``(w (B, Z), log p(z) (B,))``."""
+    def shape_to_prior(
+        self,
+        z: Any,
+        trace: Literal["exact", "hutchinson"] = "exact",
+        generator: torch.Generator | int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Codes z (B, Z) → ``(w (B, Z), log p(z) (B,))``; Hutchinson's noise comes from ``generator``."""
         z = self._codes(z)
         if self.latent_flow is None:
             return z, standard_normal_log_density(z)
-        w, value, _ = log_density(self.latent_flow, z.unsqueeze(1), None, _trace(trace))
+        w, value, _ = log_density(self.latent_flow, z.unsqueeze(1), None, trace_of(trace, generator))
         return w.squeeze(1), value.squeeze(1)
 
     def shape_from_prior(self, w: Any, solver: SolverConfig | None = None) -> Tensor:
@@ -115,7 +139,7 @@ class PointFlow(nn.Module):
         return self.latent_flow.from_prior(w.unsqueeze(1), solver=solver).x.squeeze(1)
 
     def code_log_density(self, z: Tensor, trace: Trace) -> Tensor:
-        """log p(z) (B,), with the trace that training asks for."""
+        """log p(z) (B,)."""
         if self.latent_flow is None:
             return standard_normal_log_density(z)
         return log_density(self.latent_flow, z.unsqueeze(1), None, trace).value.squeeze(1)
@@ -239,7 +263,7 @@ class PointFlow(nn.Module):
         """Shapes (steps, points, 3) on the straight line from a to b, ends included, all with one point noise.
 
         Args:
-            a, b: a cloud (N, 3) in data units, or a code (Z,).
+            a, b: a cloud (N, 3) or (1, N, 3) in data units, or a code (Z,).
             steps: at least 2.
             space: where the line is straight: in z, or in the latent flow's prior.
         """
@@ -263,23 +287,27 @@ class PointFlow(nn.Module):
     ) -> Likelihood:
         """log p of clouds x (B, N, 3) in data units: per point given a draw of z, and a bound per cloud.
 
-        The bound is Σ log p(x|z) + log p(z) + H[q(z|X)] at one draw of z (PointFlow, eq. 9). The data's scale
+        The bound is Σ log p(x|z) + log p(z) + H[q(z|X)] at one draw of z (PointFlow, eq. 9). That draw, and
+        Hutchinson's noise where ``trace`` asks for it, come from ``generator``. The data's scale
         enters with its log-determinant: densities are per cubic data unit.
         """
         seed = seed_of(generator)
+        how = trace_of(trace, seed)
         with evaluating(self):
             x = self._clouds(self.standardise(x), "x")
             posterior = self.encode(x)
             z = posterior.sample(shape_noise(seed, *posterior.mean.shape).to(x))
-            points = torch.stack([point_log_density(self, cloud, code, trace) for cloud, code in zip(x, z)])
+            points = torch.stack([point_log_density(self, cloud, code, how) for cloud, code in zip(x, z)])
             if posterior.logvar is None:
                 return Likelihood(points, None)
             entropy = -standard_normal_log_density(torch.zeros_like(z)) + 0.5 * (posterior.logvar + 1).sum(1)
-            return Likelihood(points, points.sum(1) + self.shape_to_prior(z, trace)[1] + entropy)
+            return Likelihood(points, points.sum(1) + self.code_log_density(z, how) + entropy)
 
     def _code_of(self, shape: Any, name: str) -> Tensor:
         """The code (Z,) of a cloud (N, 3) in data units, or the code itself."""
         shape = self._like(shape)
+        if shape.dim() == 3 and len(shape) == 1:
+            shape = shape[0]
         if shape.dim() == 1:
             return self._codes(shape[None])[0]
         if shape.dim() == 2 and shape.shape[1] == 3:
@@ -287,22 +315,16 @@ class PointFlow(nn.Module):
         raise ValueError(f"{name} must be a cloud (N, 3) or a code ({self.config.latent},), got {tuple(shape.shape)}")
 
     def _like(self, x: Any) -> Tensor:
-        return torch.as_tensor(x).to(self.data_mean)
+        return as_tensor(x).to(self.data_mean)
 
     def _clouds(self, x: Any, name: str) -> Tensor:
         x = self._like(x)
         if x.dim() != 3 or x.shape[-1] != 3 or 0 in x.shape:
             raise ValueError(f"{name} must be clouds (B, N, 3), got {tuple(x.shape)}")
-        return x
+        return finite(x, name)
 
     def _codes(self, z: Any) -> Tensor:
         z = self._like(z)
         if z.dim() != 2 or z.shape[-1] != self.config.latent:
             raise ValueError(f"codes must be (B, {self.config.latent}), got {tuple(z.shape)}")
-        return z
-
-
-def _trace(kind: str) -> Trace:
-    if kind not in ("exact", "hutchinson"):
-        raise ValueError(f"trace must be 'exact' or 'hutchinson', got {kind!r}")
-    return Trace(kind)
+        return finite(z, "codes")

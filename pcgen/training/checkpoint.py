@@ -43,14 +43,16 @@ def save_checkpoint(folder: Path, state: Mapping[str, Tensor], settings: str, in
     try:
         fresh.mkdir(parents=True)
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, fresh / WEIGHTS)
+        with open(fresh / WEIGHTS, "rb") as file:
+            os.fsync(file.fileno())
         _write_synced(fresh / SETTINGS, settings.encode())
         _write_synced(fresh / INFO, json.dumps({**info, "pcgen": __version__}, indent=1).encode())
     except (OSError, safetensors.SafetensorError) as error:
         _remove(fresh)
         raise _disk_full(error, folder) from None
     # A folder cannot be replaced in one call; readers fall back to `.old` should we stop between the two.
-    _remove(old)
-    if folder.exists():
+    if folder.exists():  # else `.old` is the only one that is whole, and stays until the new one stands
+        _remove(old)
         folder.rename(old)
     fresh.rename(folder)
     _remove(old)

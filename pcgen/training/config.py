@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pcgen.config import Settings
@@ -80,9 +80,21 @@ def _default_model() -> PointFlowConfig:
 
 @dataclass(frozen=True)
 class RunConfig(Settings):
-    """Everything a run is made of; the defaults train the paper's network by flow matching."""
+    """Everything a run is made of; the defaults train the paper's network by flow matching.
+
+    An autoencoder by likelihood trains no latent flow but in a stage of its own: without one, it has none.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: PointFlowConfig = field(default_factory=_default_model)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self):
+        super().__post_init__()
+        t = self.training
+        prior = t.prior_epochs if t.prior_epochs is not None else t.prior_steps
+        if prior and self.model.latent_flow is None:
+            raise ValueError("training.prior_steps (or prior_epochs) train model.latent_flow, which is null")
+        if not (prior or self.model.encoder.variational) and self.model.objective.name == "likelihood":
+            object.__setattr__(self, "model", replace(self.model, latent_flow=None))

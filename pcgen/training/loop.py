@@ -30,7 +30,7 @@ OnValidation = Callable[[PointFlow, State], None]
 
 
 class Diverged(ArithmeticError):
-    """A loss or a gradient stopped being a number; the checkpoints are those from before."""
+    """A loss, a gradient or a weight stopped being a number; the checkpoints are those from before."""
 
 
 class Interrupted(Exception):
@@ -65,13 +65,15 @@ def train(
         the trained model with its averaged weights, ready to sample.
 
     Raises:
-        Diverged: a term of the loss or a gradient is no longer finite; the message names it.
+        Diverged: a term of the loss, a gradient or a weight is no longer finite; the message names it.
         Interrupted: Ctrl-C; everything is saved.
         DiskFull: a checkpoint could not be written; the previous one is whole.
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=config.training.device == "cpu")
+    accelerator = Accelerator(cpu=config.training.device == "cpu", mixed_precision="no")
+    if accelerator.num_processes > 1:
+        raise ValueError(f"training runs in one process, {accelerator.num_processes} were launched")
     model = build_model(config, shapes).to(accelerator.device)
     judged = build_model(config, shapes).to(accelerator.device).eval()  # carries the averaged weights
     plan = stages(config, steps_per_epoch(len(shapes.train), config.training.batch))
@@ -93,9 +95,11 @@ def train(
                 while stage.first <= state.epoch < stage.last:
                     for batch in _rest_of_epoch(state, stage, shapes):
                         if stopped():
+                            _check_weights(state)
                             state.save(folder)
                             raise Interrupted(f"stopped at step {state.total_steps} of {total}")
                         _step(state, stage, batch, accelerator, telemetry)
+                    _check_weights(state)
                     state.epoch, state.step = state.epoch + 1, 0
                     validated = state.epoch % every == 0 or state.epoch == plan[-1].last
                     if validated:
@@ -141,19 +145,27 @@ def _step(state: State, stage: Stage, batch: Tensor, accelerator, telemetry: Tel
     for group in optimizer.param_groups:
         group["lr"] = t.lr * stage.rate(state.epoch, state.step, t.warmup)
     noise = _noise(t.seed, state.epoch, state.step)
-    loss = model.loss(batch.to(accelerator.device), noise, prior_only=stage.prior_only)
     where = f"epoch {state.epoch}, step {state.step}"
+    try:
+        loss = model.loss(batch.to(accelerator.device), noise, prior_only=stage.prior_only)
+    except ArithmeticError as error:  # a solver that gave up
+        raise Diverged(f"{error}, at {where}") from None
     for name, term in loss.terms.items():
         if not torch.isfinite(term):
             raise Diverged(f"the {name!r} term of the loss became {float(term)} at {where}")
     optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(loss.total)
-    norm = torch.nn.utils.clip_grad_norm_(
-        [p for group in optimizer.param_groups for p in group["params"]], t.clip or float("inf")
-    )
+    try:
+        accelerator.backward(loss.total)
+    except AssertionError as error:  # torchdiffeq's, in the adjoint solve
+        raise Diverged(f"the gradient's solve gave up at {where}: {error}") from None
+    trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in trained]))
     if not torch.isfinite(norm):
-        culprit = next(n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
+        broken = (n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
+        culprit = next(broken, "all weights together")  # each finite, the norm too large for its type
         raise Diverged(f"the gradient of {culprit} became {float(norm)} at {where}")
+    if t.clip:  # only now: clipping spreads one weight's NaN over all
+        torch.nn.utils.clip_grad_norm_(trained, t.clip)
     optimizer.step()
     if state.ema:
         state.ema.update(model)
@@ -164,6 +176,13 @@ def _step(state: State, stage: Stage, batch: Tensor, accelerator, telemetry: Tel
     for name, (forward, backward) in model.evaluations().items() if model.solves_in_training else ():
         values |= {f"evaluations/{name}": forward, f"evaluations/{name}_backward": backward}
     telemetry.step(state.total_steps, state.epoch, state.seconds, values)
+
+
+def _check_weights(state: State) -> None:
+    """What is no longer finite must not replace a good checkpoint, even if no loss has shown it yet."""
+    for name, value in state.model.state_dict().items():
+        if not value.isfinite().all():
+            raise Diverged(f"{name} is no longer finite at epoch {state.epoch}, step {state.step}")
 
 
 @torch.no_grad()
@@ -190,12 +209,15 @@ def validate(model: PointFlow, split: ShapeSplit, shapes: Shapes, config: RunCon
     back = [model.reconstruct(cloud[None], len(ref), 0)[0].cpu() for cloud, ref in zip(clouds, references)]
     scores = [float(reconstruction(x[None], ref[None], emd="none").cd) for x, ref in zip(back, references)]
     values["val/reconstruction_cd"] = float(np.mean(scores))
-    values |= {f"evaluations/sample_{name}": forward for name, (forward, _) in model.evaluations().items()}
+    values["evaluations/sample_points"] = model.evaluations()["points"][0]
     return values
 
 
 def _report_validation(state: State, judged: PointFlow, shapes: Shapes, telemetry: Telemetry, folder: Path) -> None:
-    values = validate(judged, shapes.val, shapes, state.config)
+    try:
+        values = validate(judged, shapes.val, shapes, state.config)
+    except ArithmeticError as error:
+        raise Diverged(f"{error}, in the validation after epoch {state.epoch - 1}") from None
     telemetry.write(state.total_steps, state.epoch, state.seconds, values)
     shown = ", ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items() if "val/" in name)
     telemetry.say(f"epoch {state.epoch}: {shown}  [{state.seconds / 60:.1f} min]")

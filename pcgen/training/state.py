@@ -121,7 +121,9 @@ class State:
         try:
             self.model.load_state_dict(saved["model"])
             if self.ema:
-                self.ema.state, self.ema.updates = saved["ema"]
+                averages, self.ema.updates = saved["ema"]
+                for name, value in self.ema.state.items():
+                    value.copy_(averages[name])  # onto the model's device
             for name in ("epoch", "step", "total_steps", "best", "seconds"):
                 setattr(self, name, saved[name])
             stage = next((s for s in plan if s.first <= self.epoch < s.last), None)

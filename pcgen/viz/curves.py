@@ -12,7 +12,7 @@ from pcgen.viz.gallery import save_figure
 
 __all__ = ["curves"]
 
-_AXES = ("step", "epoch")  # what a curve is drawn against, the first that the history has
+_AXES = ("step", "epoch", "seconds")  # what a curve is drawn against, the first that the history has
 _SPLITS = ("train", "val", "test")
 
 
@@ -20,9 +20,9 @@ def curves(history: Sequence[Mapping[str, float]], path: str | Path, *, columns:
     """Draws ``history``, one mapping of names to numbers per row of the log, into a PNG, and returns its path.
 
     ``"train/total"`` and ``"val/total"`` share the panel ``total``; any other ``"evaluations/points"`` is the curve
-    ``points`` of the panel ``evaluations``. The horizontal axis is ``"step"``, else ``"epoch"``, else the row's
-    number. Missing keys and numbers that are not finite are skipped; an axis is logarithmic if its values are
-    positive and span more than two decades. Raises ``ValueError`` if there is nothing to draw.
+    ``points`` of the panel ``evaluations``. The horizontal axis is ``"step"``, else ``"epoch"``, else ``"seconds"``,
+    else the row's number. Missing keys and numbers that are not finite are skipped; an axis is logarithmic if its
+    values are positive and span more than two decades. Raises ``ValueError`` if there is nothing to draw.
 
     >>> import tempfile
     >>> rows = [{"step": i, "train/total": 1 / (i + 1), "val/total": 2 / (i + 1)} for i in range(5)]

@@ -1,0 +1,171 @@
+"""What a run refuses, and what must not happen to its checkpoints. Whole runs are in test_cli.py."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import pcgen.training.loop as loop
+from pcgen.config import from_dict, read, to_dict, to_yaml
+from pcgen.data.shapes import load
+from pcgen.training import Diverged, RunConfig, State, load_model, stages, train
+from pcgen.training.checkpoint import find_checkpoint, save_checkpoint
+
+TINY = [
+    *("data.source=synthetic", "data.shapes=10", "data.mesh_points=300", "data.points=32", "training.batch=4"),
+    *("model.latent=4", "model.encoder.widths=[8, 16]", "model.encoder.head=[8]", "training.device=cpu"),
+    *("model.point_flow.dims=[8]", "model.latent_flow.dims=[8]", "training.steps=6", "training.ema=0.9"),
+]
+LIKELIHOOD = ["model.objective.name=likelihood", "model.sampler=null"]
+
+
+def config(*words):
+    return read(RunConfig, overrides=[*TINY, *words])
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return load(config().data)
+
+
+@pytest.fixture
+def broken_after(monkeypatch):
+    """A function that makes training spoil a weight after so many steps."""
+
+    def spoil(steps, value=float("nan")):
+        step = loop._step
+
+        def spoiling(state, *arguments):
+            step(state, *arguments)
+            if state.total_steps == steps:
+                with torch.no_grad():
+                    state.model.point_flow.chain[1].net.layers[0].linear.weight.fill_(value)
+
+        monkeypatch.setattr(loop, "_step", spoiling)
+
+    return spoil
+
+
+@pytest.mark.parametrize("objective", [[], LIKELIHOOD])
+@pytest.mark.parametrize(
+    "often", [["training.validate_every=1"], ["training.validate_every=9", "training.save_minutes=0"]]
+)
+def test_broken_weights_are_not_saved(broken_after, shapes, tmp_path, objective, often):
+    """Spoilt by the last step of the second epoch, when no loss has shown it yet."""
+    broken_after(6)
+    with pytest.raises(
+        Diverged, match=r"point_flow\.chain\.1\.net\.layers\.0\.linear\.weight is no longer finite at epoch 1"
+    ):
+        train(config(*objective, *often, "training.steps=9"), shapes, tmp_path, quiet=True)
+    for name in ("last", "ema"):
+        state = load_model(tmp_path / "checkpoints" / name).state_dict()
+        assert all(value.isfinite().all() for value in state.values())
+
+
+def test_a_solver_that_gives_up_names_the_term(broken_after, shapes, tmp_path):
+    broken_after(4)
+    with pytest.raises(
+        Diverged, match=r"the 'points' term of the loss: the dopri5 solver gave up .* at epoch 1, step 1"
+    ):
+        train(config(*LIKELIHOOD), shapes, tmp_path, quiet=True)
+
+
+def failing(loss):
+    raise AssertionError("underflow in dt 0.0")
+
+
+def overflowing(model):
+    def backward(loss):
+        for p in model.parameters():
+            p.grad = torch.full_like(p, 1e30)
+
+    return backward
+
+
+def one_nan(model):
+    def backward(loss):
+        loss.backward()
+        model.point_flow.chain[1].net.layers[1].shift.weight.grad[0, 0] = float("nan")
+
+    return backward
+
+
+@pytest.mark.parametrize(
+    ("backward", "message"),
+    [
+        (lambda model: failing, "the gradient's solve gave up at epoch 0, step 0: underflow"),
+        (one_nan, r"the gradient of point_flow\.chain\.1\.net\.layers\.1\.shift\.weight became nan"),
+        (overflowing, "the gradient of all weights together became inf at epoch 0, step 0"),
+    ],
+)
+def test_gradients_that_fail_are_told(shapes, backward, message):
+    settings = config()
+    state = State(settings, loop.build_model(settings, shapes))
+    state.new_optimizer(prior_only=False)
+    accelerator = SimpleNamespace(device="cpu", backward=backward(state.model))
+    stage = stages(settings, 3)[0]
+    with pytest.raises(Diverged, match=message):
+        loop._step(state, stage, next(loop._rest_of_epoch(state, stage, shapes)), accelerator, None)
+
+
+def test_a_prior_stage_needs_a_latent_flow():
+    tiny = [word for word in TINY if "latent_flow" not in word]
+    for words in (["training.prior_steps=1"], ["training.prior_epochs=1"]):
+        with pytest.raises(ValueError, match=r"train model.latent_flow, which is null"):
+            read(RunConfig, overrides=[*tiny, "model.latent_flow=null", *words])
+
+
+def test_an_autoencoder_by_likelihood_has_no_untrained_prior():
+    words = ["model.encoder.variational=false", *LIKELIHOOD]
+    settings = config(*words)
+    assert settings.model.latent_flow is None and from_dict(RunConfig, to_dict(settings)) == settings
+    assert config(*words, "training.prior_steps=1").model.latent_flow is not None
+    assert config("model.encoder.variational=false").model.latent_flow is not None  # matching trains it all along
+
+
+def test_moving_average_is_that_of_the_weights():
+    """Of a parameter that is n at step n, with the decay's rise at the start."""
+    settings = config("training.ema=0.5")
+    model = nn.BatchNorm1d(1)
+    average, want = loop.State(settings, model).ema, 1.0
+    for n in range(1, 30):
+        with torch.no_grad():
+            model.weight.fill_(n)
+            model.num_batches_tracked.fill_(n)
+        average.update(model)
+        decay = min(0.5, (1 + n) / (10 + n))
+        want = decay * want + (1 - decay) * n
+    assert average.state["weight"].item() == pytest.approx(want, rel=1e-6)
+    assert average.state["num_batches_tracked"].item() == 29
+
+
+def test_the_moving_average_stays_on_its_device(shapes, tmp_path):
+    """What is read from the disk to the CPU is copied into the tensors that stand beside the weights."""
+    settings = config("training.steps=3")
+    train(settings, shapes, tmp_path, quiet=True)
+    state = State(settings, loop.build_model(settings, shapes))
+    before = dict(state.ema.state)
+    state.restore(tmp_path, stages(settings, 3))
+    assert state.ema.updates == 3 and all(state.ema.state[name] is value for name, value in before.items())
+
+
+def test_one_whole_checkpoint_at_every_moment(shapes, tmp_path, monkeypatch):
+    """Stopped before any rename or removal, also when the last run was stopped between its two renames."""
+    settings = config()
+    weights = loop.build_model(settings, shapes).state_dict()
+    save_checkpoint(tmp_path / "last.old", weights, to_yaml(settings), {})
+
+    class Stop(Exception):
+        pass
+
+    def rename(self, target):
+        assert find_checkpoint(tmp_path / "last")
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "rename", rename)
+        with pytest.raises(Stop):
+            save_checkpoint(tmp_path / "last", weights, to_yaml(settings), {})
+    save_checkpoint(tmp_path / "last", weights, to_yaml(settings), {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last"]
