@@ -246,6 +246,20 @@ def test_resume_goes_on_for_longer(pcgen, run, tmp_path):
     assert scores(longer)["training"]["steps"] == 18 and scores(longer)["references"]["splits"] == "val and test"
 
 
+def test_data_may_move_but_not_change(pcgen, refused, tmp_path):
+    here, there = tmp_path / "here.npz", tmp_path / "there.npz"
+    points = np.random.default_rng(0).normal(size=(12, 40, 3)).astype(np.float32)
+    np.savez(here, points=points)
+    out = tmp_path / "run"
+    assert pcgen("train", "demo", *TINY, *STEPS, "data.categories=[]", "--data", here, "--out", out, "--quiet")[0] == 0
+    here.rename(there)
+    assert pcgen("train", "--resume", "--out", out, "--data", there, "--quiet")[0] == 0
+    np.savez(there, points=2 * points)
+    assert "other data than the run was trained on" in refused(
+        "train", "--resume", "--out", out, "--data", there, "--quiet"
+    )
+
+
 def test_another_run_is_not_touched(refused, pcgen, run, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     message = refused("train", "demo", *TINY, "--out", other)
@@ -593,13 +607,14 @@ def watch_steps(monkeypatch):
     return watch
 
 
-@pytest.mark.parametrize("step", [1, 3, 8])
+@pytest.mark.parametrize("step", [1, 3, 8, 12])
 def test_interrupted_and_resumed_is_uninterrupted(pcgen, watch_steps, run, tmp_path, step):
     out = tmp_path / "run"
     with watch_steps(lambda number: number == step and signal.raise_signal(signal.SIGINT)):
         status, _, err = pcgen("train", "demo", *TINY, *STEPS, "--out", out, "--quiet")
     assert status == 130 and err.strip().endswith(f"go on with: pcgen train --resume --out {out}")
-    assert len(err.splitlines()) == 1 and f"step {step} of 12" in err
+    where = f"step {step} of 12" if step < 12 else "the last of 12 steps"
+    assert len(err.splitlines()) == 1 and where in err and not (out / "metrics.json").exists()
     with watch_steps() as steps:
         assert pcgen("train", "--resume", "--out", out, "--quiet")[0] == 0
     assert len(steps) == 12 - step and weights(out) == weights(run)

@@ -27,8 +27,9 @@ MADE = (
     *("history.jsonl", "tensorboard", "galleries"),
     *("samples.npz", "gallery.png", "interpolation.png", "curves.png", "metrics.json"),
 )
-# What may differ when a run goes on: how long, how often it looks up, and what is measured at the end.
+# What may differ when a run goes on: where its data lies now, how long, how often it looks up, what is measured.
 MAY_DIFFER = (
+    "data.source",
     "training.steps",
     "training.epochs",
     "training.prior_steps",

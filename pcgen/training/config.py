@@ -44,8 +44,10 @@ class TrainingConfig(Settings):
                 f"steps must be at least 1, prior_steps 0 and batch 2 (batch norm needs two shapes), "
                 f"got {self.steps}, {self.prior_steps} and {self.batch}"
             )
-        if not 0 <= self.ema < 1 or self.lr <= 0 or (self.clip is not None and self.clip <= 0):
+        if not (0 <= self.ema < 1 and self.lr > 0 and (self.clip is None or self.clip > 0)):  # refuses NaN as well
             raise ValueError(f"lr and clip must be positive and 0 <= ema < 1, got {self.lr}, {self.clip}, {self.ema}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,8 @@ def train(
                         saved_at = time.monotonic()
                     if validated and on_validation:  # after saving: a picture that fails costs no work
                         on_validation(judged, state)
+            if stopped():  # asked for after the last step
+                raise Interrupted(f"stopped after the last of {total} steps")
     finally:
         telemetry.close()
     judged.load_state_dict(state.averaged())

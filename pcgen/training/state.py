@@ -118,8 +118,11 @@ class State:
     def restore(self, folder: Path, plan: list[Stage]) -> None:
         """Go on where the run in ``folder`` was saved."""
         saved = load_resume(folder / "resume")
+        statistics = torch.cat([self.model.data_mean, self.model.data_scale])
         try:
             self.model.load_state_dict(saved["model"])
+            if not torch.equal(statistics, torch.cat([self.model.data_mean, self.model.data_scale])):
+                raise ValueError(f"{self.config.data.source} holds other data than the run was trained on")
             if self.ema:
                 averages, self.ema.updates = saved["ema"]
                 for name, value in self.ema.state.items():
