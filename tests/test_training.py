@@ -9,8 +9,9 @@ from torch import nn
 import pcgen.training.loop as loop
 from pcgen.config import from_dict, read, to_dict, to_yaml
 from pcgen.data.shapes import load
-from pcgen.training import Diverged, RunConfig, State, load_model, stages, train
+from pcgen.training import Diverged, RunConfig, State, load_model, read_history, stages, train
 from pcgen.training.checkpoint import find_checkpoint, save_checkpoint
+from pcgen.training.telemetry import Telemetry
 
 TINY = [
     *("data.source=synthetic", "data.shapes=10", "data.mesh_points=300", "data.points=32", "training.batch=4"),
@@ -169,3 +170,23 @@ def test_one_whole_checkpoint_at_every_moment(shapes, tmp_path, monkeypatch):
             save_checkpoint(tmp_path / "last", weights, to_yaml(settings), {})
     save_checkpoint(tmp_path / "last", weights, to_yaml(settings), {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last"]
+
+
+def test_best_is_judged_by_what_can_be_compared():
+    """A falling sum of the other terms wins in the first stage, whatever the prior's does; the prior in the second."""
+    first, second = stages(config("training.prior_steps=3"), 3)
+    early = {"val/points": 0.5, "val/kl": 0.1, "val/prior": 0.7, "val/total": 1.3}
+    late = {"val/points": 0.3, "val/kl": 0.1, "val/prior": 1.2, "val/total": 1.6}
+    assert loop._comparable(late, config(), first) == pytest.approx(0.4)
+    assert loop._comparable(early, config(), first) == pytest.approx(0.6)
+    assert loop._comparable(late, config(), second) == 1.2
+    assert loop._comparable(late, config(*LIKELIHOOD), first) == 1.6
+
+
+def test_history_has_means_over_the_steps_that_had_a_term(tmp_path):
+    telemetry = Telemetry(tmp_path, total=4, done=0, every=4, quiet=True)
+    for step in range(4):
+        telemetry.step(step + 1, 0, 0.0, {"train/prior": step, **({"train/points": 2.0} if step < 2 else {})})
+    telemetry.close()
+    (row,) = read_history(tmp_path)
+    assert row["train/points"] == 2.0 and row["train/prior"] == 1.5

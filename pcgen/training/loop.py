@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,7 @@ def train(
         with _stop_between_steps() as stopped:
             for stage in plan:
                 if (state.epoch, state.step) == (stage.first, 0):
-                    state.new_optimizer(stage.prior_only)
+                    state.enter(stage)
                 while stage.first <= state.epoch < stage.last:
                     for batch in _rest_of_epoch(state, stage, shapes):
                         if stopped():
@@ -104,7 +104,7 @@ def train(
                     validated = state.epoch % every == 0 or state.epoch == plan[-1].last
                     if validated:
                         judged.load_state_dict(state.averaged())
-                        _report_validation(state, judged, shapes, telemetry, folder)
+                        _report_validation(state, stage, judged, shapes, telemetry, folder)
                     if validated or time.monotonic() - saved_at > 60 * config.training.save_minutes:
                         state.save(folder)
                         saved_at = time.monotonic()
@@ -215,7 +215,9 @@ def validate(model: PointFlow, split: ShapeSplit, shapes: Shapes, config: RunCon
     return values
 
 
-def _report_validation(state: State, judged: PointFlow, shapes: Shapes, telemetry: Telemetry, folder: Path) -> None:
+def _report_validation(
+    state: State, stage: Stage, judged: PointFlow, shapes: Shapes, telemetry: Telemetry, folder: Path
+) -> None:
     try:
         values = validate(judged, shapes.val, shapes, state.config)
     except ArithmeticError as error:
@@ -223,7 +225,19 @@ def _report_validation(state: State, judged: PointFlow, shapes: Shapes, telemetr
     telemetry.write(state.total_steps, state.epoch, state.seconds, values)
     shown = ", ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items() if "val/" in name)
     telemetry.say(f"epoch {state.epoch}: {shown}  [{state.seconds / 60:.1f} min]")
-    state.save_best(folder, values["val/total"])
+    state.save_best(folder, _comparable(values, state.config, stage))
+
+
+def _comparable(values: Mapping[str, float], config: RunConfig, stage: Stage) -> float:
+    """What ``best`` means: the validation loss, or the part of it that epochs of a stage can be compared by.
+
+    Flow matching's prior term has a floor that moves with the encoder (noisier codes are harder to match and easier to
+    generate), so it counts only where the encoder stands still.
+    """
+    if config.model.objective.name == "likelihood":
+        return values["val/total"]
+    prior = values.get("val/prior", 0.0)
+    return prior if stage.prior_only else values["val/total"] - prior
 
 
 @contextlib.contextmanager

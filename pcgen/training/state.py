@@ -84,6 +84,11 @@ class State:
         trained = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=t.lr, betas=t.betas, weight_decay=t.weight_decay, fused=True)
 
+    def enter(self, stage: Stage) -> None:
+        """Begin a stage: another set of weights is trained, and another loss tells the best of them."""
+        self.new_optimizer(stage.prior_only)
+        self.best = float("inf")
+
     def averaged(self) -> Mapping[str, Tensor]:
         """The weights to judge and to sample from: the moving average where one is kept."""
         return self.ema.state if self.ema else self.model.state_dict()
@@ -97,7 +102,7 @@ class State:
         save_resume(folder / "resume", self.resumable())
 
     def save_best(self, folder: Path, loss: float) -> None:
-        """Keep the weights as ``best`` if their validation loss is the lowest so far."""
+        """Keep the weights as ``best`` if their validation loss is the lowest of the stage so far."""
         if loss < self.best:
             self.best = loss
             info = {"epoch": self.epoch, "steps": self.total_steps, "validation_loss": loss}

@@ -34,8 +34,8 @@ class Telemetry:
 
     def __init__(self, folder: Path, total: int, done: int, every: int = 20, quiet: bool = False):
         self.folder, self.every, self.quiet = folder, every, quiet
-        self._sums: dict[str, float] = {}
-        self._count = 0
+        self._window: dict[str, list[float]] = {}
+        self._steps = 0
         # A resumed run replays the steps after its checkpoint: their rows are written again.
         rows = [row for row in read_history(folder) if row["step"] <= done]
         with replacing(folder / HISTORY) as stream:
@@ -46,12 +46,13 @@ class Telemetry:
 
     def step(self, step: int, epoch: int, seconds: float, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
+            self._window.setdefault(name, []).append(value)
+        self._steps += 1
         self._bar.update()
-        if self._count >= self.every:
-            means = {name: total / self._count for name, total in self._sums.items()}
-            self._sums, self._count = {}, 0
+        if self._steps >= self.every:
+            # Each over the steps that had it: the prior's stage has fewer terms.
+            means = {name: sum(series) / len(series) for name, series in self._window.items()}
+            self._window, self._steps = {}, 0
             self._bar.set_postfix({name.split("/", 1)[-1]: f"{value:.4g}" for name, value in means.items()})
             self.write(step, epoch, seconds, means)
 
