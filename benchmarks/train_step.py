@@ -62,6 +62,10 @@ def worker(variant: str, shapes: int, points: int, threads: int, pipe) -> None:
     generator = torch.Generator().manual_seed(0)
     if variant == "original_style":
         from original_style import likelihood_loss
+    else:
+        from pcgen.training.loop import keep_freed_memory
+
+        keep_freed_memory()  # as our training does
     while pipe.recv():
         start = time.perf_counter()
         optimizer.zero_grad()

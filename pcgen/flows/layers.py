@@ -82,10 +82,12 @@ class ModulatedLinear(nn.Module):
         self.shift = nn.Linear(1 + context, outputs, bias=False) if kind.shift else None
 
     def forward(self, x: Tensor, gate: Tensor | None, shift: Tensor | None) -> Tensor:
-        out = F.linear(x, self.linear.weight, self.linear.bias)
+        weight, bias = self.linear.weight, self.linear.bias
         if gate is None:
-            return out if shift is None else out + shift
-        return out * gate if shift is None else torch.addcmul(shift, out, gate)
+            return F.linear(x, weight, bias) if shift is None else F.linear(x, weight) + (bias + shift)
+        # (W x + b)·g + s = W x·g + (b·g + s): the bracket is one row per shape, not a pass over all points.
+        offset = bias * gate if shift is None else torch.addcmul(shift, bias, gate)
+        return torch.addcmul(offset, F.linear(x, weight), gate)
 
     def tangent(self, dx: Tensor, gate: Tensor | None) -> Tensor:
         """The derivative of the layer's output in the direction ``dx``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -74,6 +75,8 @@ def train(
     accelerator = Accelerator(cpu=config.training.device == "cpu", mixed_precision="no")
     if accelerator.num_processes > 1:
         raise ValueError(f"training runs in one process, {accelerator.num_processes} were launched")
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     model = build_model(config, shapes).to(accelerator.device)
     judged = build_model(config, shapes).to(accelerator.device).eval()  # carries the averaged weights
     plan = stages(config, steps_per_epoch(len(shapes.train), config.training.batch))
@@ -116,6 +119,18 @@ def train(
         telemetry.close()
     judged.load_state_dict(state.averaged())
     return judged
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep what tensors free: given back, it is paged in anew at every step, a seventh of a CPU's time.
+
+    Process-wide, and nothing where the C library is another.
+    """
+    trim_threshold, mmap_max = -1, -4  # glibc's malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def _rest_of_epoch(state: State, stage: Stage, shapes: Shapes) -> Iterator[Tensor]:
