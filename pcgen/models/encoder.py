@@ -74,7 +74,7 @@ class Encoder(nn.Module):
             h = norm(linear(h))
             if i < len(self.points) - 1:
                 h = torch.relu(h)
-        return h.reshape(shapes, points, -1).amax(1)
+        return h.reshape(shapes, points, -1).max(1).values
 
 
 def _head(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
