@@ -40,7 +40,7 @@ TINY = [
 STEPS = ["training.steps=6", "training.prior_steps=6"]  # two epochs of three steps, then two of the prior alone
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # before `run`: results are the same to the bit on one thread
 def one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
