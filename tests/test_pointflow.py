@@ -1,6 +1,8 @@
 """Encoding, sampling and densities of whole models."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -415,3 +417,20 @@ def test_chains_alternate_norms_and_blocks(blocks):
     flow = Flow(3, 4, FlowConfig((8,), blocks))
     assert [type(m).__name__ for m in flow.chain] == ["MovingBatchNorm", *["CNF", "MovingBatchNorm"] * blocks]
     assert [type(m).__name__ for m in Flow(3, 4, FlowConfig((8,), blocks, norm="none")).chain] == ["CNF"] * blocks
+
+
+MILLION = """
+import resource, torch
+from pcgen.flows import SolverConfig
+from pcgen.models import PointFlow, PointFlowConfig
+cloud = PointFlow(PointFlowConfig()).sample(1, 1_000_000, 0, solver=SolverConfig("euler", steps=1)).points
+assert cloud.shape == (1, 1_000_000, 3) and cloud.isfinite().all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_million_points_fit_in_two_gigabytes():
+    """The paper's network; the number of steps does not change the peak."""
+    done = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True, check=True)
+    kilobytes = int(done.stdout) / (1024 if sys.platform == "darwin" else 1)
+    assert kilobytes < 2 * 1024**2
