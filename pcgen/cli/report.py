@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from pcgen.cli.bars import counting
 from pcgen.cli.info import hardware, versions
-from pcgen.cli.models import AtHand, codes, own_frame, rebuild
+from pcgen.cli.models import AtHand, codes, rebuild
 from pcgen.config import to_dict
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def reference_shapes(shapes: Shapes, evaluation: EvaluationConfig) -> References
     if len(val) < count and val.names != test.names:  # a source without one of them has the same in both
         val = ShapeSplit(val.names + test.names, val.categories + test.categories, val.clouds + test.clouds)
         splits = "val and test"
-    chosen = _first(val, count)
+    chosen = val.first(count)
     sizes = [(len(s.reference(i)), name) for s in (chosen, shapes.train) for i, name in enumerate(s.names)]
     if min(sizes)[0] < evaluation.points:
         (least, name), few = min(sizes), sum(size < evaluation.points for size, _ in sizes)
@@ -62,30 +61,12 @@ def _at_hand(model: PointFlow, config: RunConfig, quiet: bool) -> AtHand:
     return AtHand.of(model, config.data.points, config.data.normalise, config.data.up, quiet)
 
 
-def _first(split: ShapeSplit, count: int) -> ShapeSplit:
-    from pcgen.data import ShapeSplit
-
-    return ShapeSplit(split.names[:count], split.categories[:count], split.clouds[:count])
-
-
-def _placed(at: AtHand, split: ShapeSplit) -> ShapeSplit:
-    """The shapes where the model makes them.
-
-    Of shapes that are standardised one by one a model learns neither place nor size, and they are not measured:
-    each is brought to the training set's average.
-    """
-    if at.normalise != "shape":
-        return split
-    average = at.frame()
-    return dataclasses.replace(split, clouds=tuple(average.invert(own_frame(at, c).apply(c)) for c in split.clouds))
-
-
 def gallery_of_epoch(config: RunConfig, shapes: Shapes, folder: Path) -> Callable:
     """A callback that draws generated shapes beside reconstructions and their originals."""
 
     def draw(model: PointFlow, state) -> None:
         at = _at_hand(model, config, quiet=True)  # the bar of the training stands already
-        val = _placed(at, _first(shapes.val, COLUMNS))
+        val = shapes.val.first(COLUMNS).placed(at.normalise, at.frame())
         points = config.evaluation.gallery_points
         rows = {
             "real": [val.reference(i)[:points] for i in range(len(val))],
@@ -103,7 +84,8 @@ def finish(model: PointFlow, config: RunConfig, shapes: Shapes, folder: Path, qu
     """Samples, pictures and ``metrics.json`` of a trained model; returns the closing words."""
     at = _at_hand(model, config, quiet)
     split, splits = reference_shapes(shapes, config.evaluation)
-    references, training = References(_placed(at, split), splits), _placed(at, shapes.train)
+    references = References(split.placed(at.normalise, at.frame()), splits)
+    training = shapes.train.placed(at.normalise, at.frame())
     measured = references.split.reference_set(config.evaluation.points)
     generated = _generate(at, config, folder) if at.generates else None
     inputs = [references.split.input(i) for i in range(len(measured))]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from .normalise import Normalisation, normalisation_of
+from .normalise import Normalisation
 
 if TYPE_CHECKING:
     from .shapes import DataConfig, ShapeSplit
@@ -92,7 +92,7 @@ def _draw(
         cloud = split.input(i)
         points[row] = cloud[rng.integers(len(cloud), size=config.points)]
         if own:  # before turning: the shape's statistics turn with it
-            points[row] = normalisation_of(split.clouds[i], "shape", normalisation).apply(points[row])
+            points[row] = split.own_normalisations[i].apply(points[row])
     if config.rotate:
         points = _turn(points, rng.uniform(0, 2 * np.pi, len(index)), config.up)
     if not own:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -85,6 +86,26 @@ class ShapeSplit:
                 there = len(self.reference(i))
                 raise ValueError(f"shape {name!r} has {there} reference points, {points} were asked for")
         return np.stack([self.reference(i)[:points] for i in range(len(self))])
+
+    def first(self, count: int) -> ShapeSplit:
+        """The first ``count`` shapes, or all of fewer."""
+        return ShapeSplit(self.names[:count], self.categories[:count], self.clouds[:count])
+
+    @functools.cached_property
+    def own_normalisations(self) -> tuple[Normalisation, ...]:
+        """What standardises each shape by itself, from all of its points; found once."""
+        return tuple(fit([cloud], "set") for cloud in self.clouds)
+
+    def placed(self, kind: Kind, of_set: Normalisation) -> ShapeSplit:
+        """The shapes where a model makes them.
+
+        Of shapes that are standardised one by one (``kind`` ``"shape"``) a model learns neither place nor size, and
+        they are not measured: each is brought to the average of the set. Others stay as they are.
+        """
+        if kind != "shape":
+            return self
+        own = zip(self.clouds, self.own_normalisations)
+        return replace(self, clouds=tuple(of_set.invert(n.apply(cloud)) for cloud, n in own))
 
     def _is_divided(self, i: int) -> bool:
         return len(self.clouds[i]) >= _REFERENCE.stop

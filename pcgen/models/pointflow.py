@@ -125,11 +125,7 @@ class PointFlow(nn.Module):
         generator: torch.Generator | int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Codes z (B, Z) → ``(w (B, Z), log p(z) (B,))``; Hutchinson's noise comes from ``generator``."""
-        z = self._codes(z)
-        if self.latent_flow is None:
-            return z, standard_normal_log_density(z)
-        w, value, _ = log_density(self.latent_flow, z.unsqueeze(1), None, trace_of(trace, generator))
-        return w.squeeze(1), value.squeeze(1)
+        return self._codes_to_prior(self._codes(z), trace_of(trace, generator))
 
     def shape_from_prior(self, w: Any, solver: SolverConfig | None = None) -> Tensor:
         """Prior codes w (B, Z) → codes z (B, Z)."""
@@ -140,9 +136,13 @@ class PointFlow(nn.Module):
 
     def code_log_density(self, z: Tensor, trace: Trace) -> Tensor:
         """log p(z) (B,)."""
+        return self._codes_to_prior(z, trace)[1]
+
+    def _codes_to_prior(self, z: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
         if self.latent_flow is None:
-            return standard_normal_log_density(z)
-        return log_density(self.latent_flow, z.unsqueeze(1), None, trace).value.squeeze(1)
+            return z, standard_normal_log_density(z)
+        w, value, _ = log_density(self.latent_flow, z.unsqueeze(1), None, trace)
+        return w.squeeze(1), value.squeeze(1)
 
     def loss(self, batch: Tensor, generator: torch.Generator | None = None, prior_only: bool = False) -> Loss:
         """The training objective on standardised clouds (B, N, 3); its noise comes from ``generator`` (CPU)."""

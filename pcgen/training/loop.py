@@ -15,7 +15,6 @@ from torch import Tensor
 
 from pcgen.config import to_yaml
 from pcgen.data.files import replacing
-from pcgen.data.normalise import normalisation_of
 from pcgen.data.shapes import Shapes, ShapeSplit, batches, steps_per_epoch
 from pcgen.metrics.reconstruction import reconstruction
 from pcgen.models import PointFlow
@@ -217,12 +216,9 @@ def validate(model: PointFlow, split: ShapeSplit, shapes: Shapes, config: RunCon
         if count >= VALIDATION_SHAPES:
             break
     values = {name: total / count for name, total in sums.items()}
-    some = range(min(RECONSTRUCTED_SHAPES, len(split)))
-    # Where the model makes them, which differs from where they are if each shape has its own normalisation.
-    own = [normalisation_of(split.clouds[i], config.data.normalise, shapes.normalisation) for i in some]
-    placed = [(n.apply(split.input(i)), n.apply(split.reference(i))) for i, n in zip(some, own)]
-    clouds = [shapes.normalisation.invert(torch.as_tensor(x[: config.data.points])) for x, _ in placed]
-    references = [shapes.normalisation.invert(torch.as_tensor(y[:RECONSTRUCTED_POINTS])) for _, y in placed]
+    placed = split.first(RECONSTRUCTED_SHAPES).placed(config.data.normalise, shapes.normalisation)
+    clouds = [torch.as_tensor(placed.input(i)[: config.data.points]) for i in range(len(placed))]
+    references = [torch.as_tensor(placed.reference(i)[:RECONSTRUCTED_POINTS]) for i in range(len(placed))]
     back = [model.reconstruct(cloud[None], len(ref), 0)[0].cpu() for cloud, ref in zip(clouds, references)]
     scores = [float(reconstruction(x[None], ref[None], emd="none").cd) for x, ref in zip(back, references)]
     values["val/reconstruction_cd"] = float(np.mean(scores))
