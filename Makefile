@@ -31,7 +31,7 @@ clean:
 
 # A plain `pip install torch` on Linux brings gigabytes of CUDA: without a GPU, ask for the CPU build by name,
 # first from the configured index (a mirror may hold it), then from PyTorch's own, and only then for any build.
-$(VENV)/.ready: pyproject.toml setup.py
+$(VENV)/.ready: pyproject.toml setup.py $(wildcard cuda/*.cpp cuda/*.h)
 	$(PYTHON) -m venv $(VENV)
 	@if $(BIN)/python -c "import torch" 2>/dev/null; then echo "torch is there already"; \
 	elif command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then \

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from pcgen import ops
-from pcgen.ops import reference
 
 REFERENCE = Path(__file__).parents[1].parent / "shared" / "reference"
 seeds = st.integers(0, 2**31 - 1)
@@ -138,7 +137,6 @@ def test_chamfer_matrix_is_every_pair(seed, s, r, n, m):
     X, Y = cloud(seed, s, n, 3), cloud(seed + 1, r, m, 3)
     pairs = torch.stack([torch.stack([ops.chamfer(x, y).value for y in Y]) for x in X])
     torch.testing.assert_close(ops.chamfer_matrix(X, Y), pairs)
-    torch.testing.assert_close(reference.chamfer_matrix(X, Y), pairs)
     torch.testing.assert_close(ops.chamfer_matrix(X, X), ops.chamfer_matrix(X, X.clone()))
 
 
@@ -253,7 +251,6 @@ def test_emd_has_the_published_values(small, variant, name):
 def test_chamfer_has_the_published_values(small):
     X, Y = small["sample"][:6], small["ref"][:6]
     torch.testing.assert_close(ops.chamfer_matrix(X, Y), small["cd"], rtol=0, atol=1e-7)
-    torch.testing.assert_close(reference.chamfer_matrix(X, Y), small["cd"], rtol=0, atol=1e-7)
 
 
 # what is refused
@@ -270,7 +267,7 @@ def test_chamfer_has_the_published_values(small):
         (torch.full((2, 3), torch.nan), torch.zeros(2, 3), ValueError, r"x \(2, 3\) .* 6 NaN or infinite"),
         (torch.zeros(2, 3), torch.full((2, 3), torch.inf), ValueError, r"y \(2, 3\) .* 6 NaN or infinite"),
         (torch.zeros(2, 3), torch.zeros(2, 3).double(), ValueError, "share dtype"),
-        (torch.zeros(2, 3).half(), torch.zeros(2, 3).half(), TypeError, "x must be float32 or float64"),
+        (torch.zeros(2, 3).int(), torch.zeros(2, 3).int(), TypeError, "x must be of floating point"),
         (np.zeros((2, 3)), torch.zeros(2, 3), TypeError, "x must be a tensor .* got ndarray"),
     ],
 )
@@ -283,10 +280,8 @@ def test_bad_pairs_are_refused(function, x, y, error, message):
 
 @pytest.mark.parametrize("function", [ops.chamfer_matrix, ops.emd_matrix])
 def test_bad_sets_are_refused(function):
-    with pytest.raises(ValueError, match=r"X must be \(S, N, D\) .* got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"X must be a set of clouds \(S, N, D\), got \(2, 3\)"):
         function(torch.zeros(2, 3), torch.zeros(2, 2, 3))
-    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
-        function(torch.zeros(2, 2, 3), torch.zeros(2, 2, 3), workers=0)
 
 
 def test_bad_emds_are_refused():

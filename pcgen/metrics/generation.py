@@ -169,7 +169,7 @@ def evaluate(
 
     def distances(X: Tensor, Y: Tensor, stage: str) -> dict[str, Tensor]:
         on_cd, on_emd = (progress and functools.partial(progress, f"{kind} {stage}") for kind in ("cd", "emd"))
-        found = {"cd": ops.chamfer_matrix(X, Y, on_cd)}
+        found = {"cd": ops.chamfer_matrix(X, Y, progress=on_cd)}
         if plan.emd != "none":
             found["emd"] = ops.emd_matrix(X, Y, plan.emd, on_emd).value
         return found

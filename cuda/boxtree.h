@@ -1,0 +1,288 @@
+// A cloud cut into leaves of sixteen points, and boxes around sixteen leaves, sixteen of those, and so on.
+//
+// The cuts are those of a k-d tree, so leaves are compact and, but for the last, full. Boxes are stored sixteen to a
+// node, one coordinate after the other, so that one query meets sixteen of them at once.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "parallel.h"
+#include "simd.h"
+
+namespace pcgen {
+
+template <class T, int D> struct Box {
+    T lo[D], hi[D];
+};
+
+template <class T, int D> struct BoxTree {
+    struct Point {
+        T c[D];
+        int32_t id;
+    };
+    struct alignas(64) Leaf {
+        T c[D][LANES];      // missing points stand at +infinity
+        int32_t id[LANES];  // ascending; -1 for missing points
+    };
+    struct alignas(64) Node {
+        T lo[D][LANES], hi[D][LANES];  // missing children: lo = +infinity, hi = -infinity
+    };
+
+    int64_t size = 0;
+    bool finite = true;  // otherwise there are no leaves
+    std::vector<Leaf> leaves;
+    std::vector<std::vector<Node>> levels;  // levels[0] has the boxes of leaves; the last level has one node
+
+    // x holds `count` rows of D coordinates. The tree does not depend on the number of threads.
+    void build(const T* x, int64_t count, int64_t threads = 1) {
+        size = count;
+        std::vector<Point> points(count);
+        finite = true;
+        for (int64_t i = 0; i < count; i++) {
+            points[i].id = int32_t(i);
+            for (int d = 0; d < D; d++) {
+                points[i].c[d] = x[i * D + d];
+                finite &= std::isfinite(points[i].c[d]);
+            }
+        }
+        leaves.clear();
+        levels.clear();
+        if (!finite || !count) return;
+        cut(points, threads);
+        fill_leaves(points, threads);
+        fill_nodes();
+    }
+
+    // The box of one leaf.
+    Box<T, D> box(int64_t leaf) const {
+        const Node& node = levels[0][leaf / LANES];
+        Box<T, D> b;
+        for (int d = 0; d < D; d++) b.lo[d] = node.lo[d][leaf % LANES], b.hi[d] = node.hi[d][leaf % LANES];
+        return b;
+    }
+
+private:
+    struct Part {
+        int64_t begin, end;
+    };
+
+    static bool divisible(Part p) { return p.end - p.begin > LANES; }
+
+    // Left parts hold a power of two of full leaves, so that sixteen leaves in a row are one branch of the tree.
+    static int64_t middle(Part p) {
+        int64_t half = LANES;
+        while (2 * half < p.end - p.begin) half *= 2;
+        return p.begin + half;
+    }
+
+    static void split(std::vector<Point>& points, Part p) {
+        T lo[D], hi[D];
+        for (int d = 0; d < D; d++) lo[d] = hi[d] = points[p.begin].c[d];
+        for (int64_t i = p.begin + 1; i < p.end; i++)
+            for (int d = 0; d < D; d++) {
+                lo[d] = std::min(lo[d], points[i].c[d]);
+                hi[d] = std::max(hi[d], points[i].c[d]);
+            }
+        int axis = 0;
+        for (int d = 1; d < D; d++)
+            if (hi[d] - lo[d] > hi[axis] - lo[axis]) axis = d;
+        select(points.data(), p.begin, middle(p), p.end, axis);
+    }
+
+    // Brings the point of rank `middle` along an axis to its place, smaller ones before it and larger ones behind.
+    // Quickselect without branches that depend on the data, which is some three times faster than std::nth_element:
+    // the pivot is the quantile of a small sample, so that little more than one pass is needed.
+    static void select(Point* a, int64_t begin, int64_t middle, int64_t end, int axis) {
+        constexpr int SAMPLE = 24;
+        for (int pass = 0; end - begin > 4 * SAMPLE && pass < 16; pass++) {
+            T sample[SAMPLE];
+            for (int i = 0; i < SAMPLE; i++) sample[i] = a[begin + (end - begin) * i / SAMPLE].c[axis];
+            std::sort(sample, sample + SAMPLE);
+            const T pivot = sample[(middle - begin) * SAMPLE / (end - begin)];
+            int64_t store = begin;
+            for (int64_t i = begin; i < end; i++) {
+                const Point p = a[i];
+                a[i] = a[store];
+                a[store] = p;
+                store += p.c[axis] < pivot;
+            }
+            if (middle < store) {
+                end = store;
+                continue;
+            }
+            if (store == begin) {  // nothing is smaller: set the equal ones apart
+                for (int64_t i = begin; i < end; i++) {
+                    const Point p = a[i];
+                    a[i] = a[store];
+                    a[store] = p;
+                    store += p.c[axis] == pivot;
+                }
+            }
+            if (middle < store) return;
+            begin = store;
+        }
+        std::nth_element(a + begin, a + middle, a + end,
+                         [axis](const Point& p, const Point& q) { return p.c[axis] < q.c[axis]; });
+    }
+
+    static void cut_all(std::vector<Point>& points, Part p) {
+        if (!divisible(p)) return;
+        split(points, p);
+        cut_all(points, {p.begin, middle(p)});
+        cut_all(points, {middle(p), p.end});
+    }
+
+    static void cut(std::vector<Point>& points, int64_t threads) {
+        std::vector<Part> parts{{0, int64_t(points.size())}};
+        while (threads > 1 && int64_t(parts.size()) < 4 * threads && parts[0].end - parts[0].begin > 4096) {
+            parallel_for(parts.size(), threads, 1, [&](int64_t i) {
+                if (divisible(parts[i])) split(points, parts[i]);
+            });
+            std::vector<Part> halves;
+            for (Part p : parts) {
+                const int64_t cut = divisible(p) ? middle(p) : p.end;
+                halves.push_back({p.begin, cut});
+                if (cut < p.end) halves.push_back({cut, p.end});
+            }
+            parts.swap(halves);
+        }
+        parallel_for(parts.size(), threads, 1, [&](int64_t i) { cut_all(points, parts[i]); });
+    }
+
+    void fill_leaves(std::vector<Point>& points, int64_t threads) {
+        leaves.resize((size + LANES - 1) / LANES);
+        parallel_for(leaves.size(), threads, 1024, [&](int64_t n) {
+            auto begin = points.begin() + n * LANES, end = points.begin() + std::min(size, (n + 1) * LANES);
+            std::sort(begin, end, [](const Point& a, const Point& b) { return a.id < b.id; });
+            Leaf& leaf = leaves[n];
+            for (int i = 0; i < LANES; i++) {
+                const bool there = begin + i < end;
+                leaf.id[i] = there ? begin[i].id : -1;
+                for (int d = 0; d < D; d++) leaf.c[d][i] = there ? begin[i].c[d] : std::numeric_limits<T>::infinity();
+            }
+        });
+    }
+
+    void fill_nodes() {
+        constexpr T INF = std::numeric_limits<T>::infinity();
+        for (int64_t below = leaves.size(); levels.empty() || levels.back().size() > 1;) {
+            std::vector<Node> nodes((below + LANES - 1) / LANES);
+            for (int64_t i = 0; i < int64_t(nodes.size()) * LANES; i++)
+                for (int d = 0; d < D; d++) {
+                    T lo = INF, hi = -INF;
+                    for (int j = 0; i < below && j < LANES; j++) {
+                        if (levels.empty()) {
+                            if (leaves[i].id[j] < 0) break;
+                            lo = std::min(lo, leaves[i].c[d][j]), hi = std::max(hi, leaves[i].c[d][j]);
+                        } else {
+                            const Node& child = levels.back()[i];
+                            lo = std::min(lo, child.lo[d][j]), hi = std::max(hi, child.hi[d][j]);
+                        }
+                    }
+                    nodes[i / LANES].lo[d][i % LANES] = lo, nodes[i / LANES].hi[d][i % LANES] = hi;
+                }
+            below = nodes.size();
+            levels.push_back(std::move(nodes));
+        }
+    }
+};
+
+// Squared lengths of sixteen differences, always in this order of operations.
+template <class T, int D> inline Pack<T> squared_length(const Pack<T>* d) {
+    Pack<T> sum = d[0] * d[0];
+    for (int k = 1; k < D; k++) sum = fma(d[k], d[k], sum);
+    return sum;
+}
+
+// Squared distances of sixteen points to point j of a leaf.
+template <class T, int D> inline Pack<T> to_point(const Pack<T>* q, const typename BoxTree<T, D>::Leaf& leaf, int j) {
+    Pack<T> d[D];
+    for (int k = 0; k < D; k++) d[k] = q[k] - Pack<T>::all(leaf.c[k][j]);
+    return squared_length<T, D>(d);
+}
+
+// Squared distances of one point, lane i of q, to the sixteen of a leaf: the same bits as to_point gives.
+template <class T, int D> inline Pack<T> from_point(const T (*q)[LANES], int i, const typename BoxTree<T, D>::Leaf& leaf) {
+    Pack<T> d[D];
+    for (int k = 0; k < D; k++) d[k] = Pack<T>::all(q[k][i]) - Pack<T>::load(leaf.c[k]);
+    return squared_length<T, D>(d);
+}
+
+// The sixteen points of a leaf as queries; where the last leaf has fewer, its last point fills the lanes.
+template <class T, int D> struct Queries {
+    Pack<T> q[D];
+    T c[D][LANES];
+    int count;
+    Box<T, D> box;
+
+    Queries(const BoxTree<T, D>& tree, int64_t n) : box(tree.box(n)) {
+        count = int(std::min<int64_t>(LANES, tree.size - n * LANES));
+        for (int k = 0; k < D; k++) {
+            std::memcpy(c[k], tree.leaves[n].c[k], sizeof c[k]);
+            for (int i = count; i < LANES; i++) c[k][i] = c[k][count - 1];
+            q[k] = Pack<T>::load(c[k]);
+        }
+    }
+};
+
+// Squared distances between one box and sixteen. Rounding is monotone, so none exceeds the distance, computed as
+// above, of any point in the one to any point in the other.
+template <class T, int D> inline Pack<T> bounds(const Box<T, D>& box, const typename BoxTree<T, D>::Node& node) {
+    Pack<T> sum;
+    for (int k = 0; k < D; k++) {
+        const Pack<T> above = Pack<T>::load(node.lo[k]) - Pack<T>::all(box.hi[k]);
+        const Pack<T> under = Pack<T>::all(box.lo[k]) - Pack<T>::load(node.hi[k]);
+        const Pack<T> gap = most(most(above, under), Pack<T>::all(T(0)));
+        sum = k ? fma(gap, gap, sum) : gap * gap;
+    }
+    return sum;
+}
+
+// Squared distances of sixteen points to child `c` of a node; no more than those to any point inside, see `bounds`.
+template <class T, int D>
+inline Pack<T> to_box(const Pack<T>* q, const typename BoxTree<T, D>::Node& node, int c) {
+    Pack<T> sum;
+    for (int k = 0; k < D; k++) {
+        const Pack<T> above = Pack<T>::all(node.lo[k][c]) - q[k];
+        const Pack<T> under = q[k] - Pack<T>::all(node.hi[k][c]);
+        const Pack<T> gap = most(most(above, under), Pack<T>::all(T(0)));
+        sum = k ? fma(gap, gap, sum) : gap * gap;
+    }
+    return sum;
+}
+
+// Visits the leaves of `tree`, the nearest branch first, as long as their distance from `box` is at most reach();
+// visit(leaf number) may let reach() shrink. Children are taken from a node one at a time, by a minimum over sixteen
+// lanes: sorting them all would cost more than what most of them are skipped for.
+template <class T, int D, class Reach, class Visit>
+inline void search(const BoxTree<T, D>& tree, const Box<T, D>& box, Reach&& reach, Visit&& visit) {
+    constexpr T INF = std::numeric_limits<T>::infinity();
+    struct Open {
+        Pack<T> distance;  // of the children not yet visited, the others at infinity
+        int32_t index;
+    };
+    Open open[8];  // 16^8 leaves
+    const int top = int(tree.levels.size()) - 1;
+    int level = top;
+    open[level] = {bounds<T, D>(box, tree.levels[level][0]), 0};
+    for (;;) {
+        Open& node = open[level];
+        const T nearest = smallest(node.distance);
+        if (!(nearest <= reach()) || nearest == INF) {
+            if (level++ == top) return;
+            continue;
+        }
+        const int child = first_bit(equal(node.distance, Pack<T>::all(nearest)));
+        node.distance = with_lane(node.distance, child, INF);
+        const int32_t index = node.index * LANES + child;
+        if (level == 0) {
+            visit(index);
+        } else {
+            level--;
+            open[level] = {bounds<T, D>(box, tree.levels[level][index]), index};
+        }
+    }
+}
+
+}  // namespace pcgen

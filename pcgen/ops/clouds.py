@@ -1,0 +1,165 @@
+"""Clouds in any of the forms that the operations take, brought into the one form that the kernels take.
+
+A cloud is (N, D); clouds of equal size, or padded ones with their ``lengths`` (B,), are (B, N, D); packed ones are
+(ΣN, D) with ``offsets`` (B + 1,), the rows offsets[b] … offsets[b + 1] being cloud b. Kernels take the points as rows
+(ΣN, D) and ``spans`` (B, 2): the first row and the number of rows of each cloud. Other rows are padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Clouds", "batch_of", "check_like", "check_pair", "clouds", "mean_over", "rows_of"]
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Clouds:
+    """Clouds as the kernels take them."""
+
+    name: str  # the argument, for messages
+    points: Tensor  # (rows, D) contiguous, float32 or float64
+    spans: Tensor  # (B, 2) int64
+    shape: torch.Size  # of the argument
+    ragged: bool  # with lengths or offsets
+
+    @property
+    def batched(self) -> bool:
+        """Whether results carry the number of clouds in front."""
+        return self.ragged or len(self.shape) == 3
+
+    def like_points(self, rows: Tensor) -> Tensor:
+        """(rows, …) brought into the form of the argument, its coordinates replaced."""
+        return rows.reshape(*self.shape[:-1], *rows.shape[1:])
+
+    def mean(self, rows: Tensor) -> Tensor:
+        """The mean (B,), or () of a single cloud, over the points of each cloud of a value for each row (rows,)."""
+        if not self.ragged:
+            return rows.reshape(self.shape[:-1]).mean(-1)
+        return mean_over(rows, self.spans)
+
+
+def clouds(
+    name: str,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    offsets: Tensor | None = None,
+    validate: bool = True,
+) -> Clouds:
+    """Checks an argument and brings it into the kernels' form; half precision becomes float32.
+
+    ``TypeError`` for what is no floating-point tensor, ``ValueError`` for a wrong rank, an empty cloud, lengths or
+    offsets that do not fit, NaN or infinity. Values are looked at on the CPU always, on other devices where
+    ``validate`` (that waits for the device), and never under ``torch.compile``.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor of coordinates, got {type(x).__name__}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name} must be of floating point, got {x.dtype} {tuple(x.shape)}")
+    if lengths is not None and offsets is not None:
+        raise ValueError(f"{name}: expected lengths (padded clouds) or offsets (packed clouds), got both")
+    ndims, form = ((2,), "(ΣN, D)") if offsets is not None else ((2, 3), "(N, D) or (B, N, D)")
+    ndims, form = ((3,), "(B, N, D)") if lengths is not None else (ndims, form)
+    if x.ndim not in ndims or 0 in x.shape:
+        raise ValueError(f"{name} must be {form} with at least one point, got {tuple(x.shape)}")
+    look = not torch.compiler.is_compiling() and (validate or x.device.type == "cpu")
+    points = x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
+    points = points.reshape(-1, x.shape[-1]).contiguous()
+    spans = _spans(name, x, lengths, offsets, look)
+    ragged = lengths is not None or offsets is not None
+    if look:
+        _check_finite(name, x, spans, ragged)
+    return Clouds(name, points, spans, x.shape, ragged)
+
+
+def check_pair(x: Clouds, y: Clouds) -> None:
+    """``ValueError`` unless two arguments agree in dimension, dtype, device and number of clouds."""
+    if x.points.shape[1] != y.points.shape[1] or len(x.spans) != len(y.spans) or x.batched != y.batched:
+        raise ValueError(
+            f"{x.name} and {y.name} must agree in batch and dimension, got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    check_like(x, y)
+
+
+def check_like(x: Clouds, y: Clouds) -> None:
+    """``ValueError`` unless two arguments agree in dtype and device."""
+    a, b = x.points, y.points
+    if (a.dtype, a.device) != (b.dtype, b.device):
+        raise ValueError(
+            f"{x.name} and {y.name} must share dtype and device, "
+            f"got {a.dtype} on {a.device} {tuple(x.shape)} and {b.dtype} on {b.device} {tuple(y.shape)}"
+        )
+
+
+def batch_of(spans: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """The cloud (rows,) that each row belongs to, and whether it does (padding is counted to the cloud before it).
+
+    >>> batch_of(torch.tensor([[0, 2], [3, 1]]), 4)
+    (tensor([0, 0, 0, 1]), tensor([ True,  True, False,  True]))
+    """
+    row = torch.arange(rows, device=spans.device)
+    batch = torch.searchsorted(spans[:, 0].contiguous(), row, right=True) - 1
+    return batch, row < spans.sum(1)[batch]
+
+
+def mean_over(rows: Tensor, spans: Tensor) -> Tensor:
+    """The mean (B,) over the points of each cloud of a value for each row (rows,)."""
+    batch, inside = batch_of(spans, len(rows))
+    sums = rows.new_zeros(len(spans)).index_put((batch,), torch.where(inside, rows, 0.0), accumulate=True)
+    return sums / spans[:, 1]
+
+
+def rows_of(index: Tensor, x_spans: Tensor, y_spans: Tensor) -> Tensor:
+    """Rows among all points of y for indices (rows of x, …) into each cloud of y; -1 stays -1."""
+    batch, _ = batch_of(x_spans, len(index))
+    start = y_spans[:, 0][batch].reshape(-1, *[1] * (index.ndim - 1))
+    return torch.where(index < 0, index, index + start)
+
+
+def _spans(name: str, x: Tensor, lengths: Tensor | None, offsets: Tensor | None, look: bool) -> Tensor:
+    if offsets is not None:
+        offsets = _integers(f"{name}'s offsets", offsets, x)
+        if len(offsets) < 2 or (look and not _increasing(offsets, len(x))):
+            raise ValueError(
+                f"{name}'s offsets must rise from 0 to {len(x)}, the number of points, without empty clouds, "
+                f"got {offsets.tolist() if len(offsets) < 10 else tuple(offsets.shape)}"
+            )
+        return torch.stack([offsets[:-1], offsets.diff()], 1)
+    batch, size = (1, x.shape[0]) if x.ndim == 2 else x.shape[:2]
+    start = torch.arange(0, batch * size, size, device=x.device)
+    if lengths is None:
+        return torch.stack([start, torch.full_like(start, size)], 1)
+    lengths = _integers(f"{name}'s lengths", lengths, x)
+    if len(lengths) != batch or (look and not bool(((lengths > 0) & (lengths <= size)).all())):
+        raise ValueError(
+            f"{name}'s lengths must be {batch} numbers from 1 to {size} for {tuple(x.shape)}, "
+            f"got {lengths.tolist() if len(lengths) < 10 else tuple(lengths.shape)}"
+        )
+    return torch.stack([start, lengths], 1)
+
+
+def _integers(name: str, given: Tensor, x: Tensor) -> Tensor:
+    if not isinstance(given, Tensor) or given.ndim != 1 or given.is_floating_point() or given.device != x.device:
+        got = f"{given.dtype} {tuple(given.shape)} on {given.device}" if isinstance(given, Tensor) else repr(given)
+        raise ValueError(f"{name} must be an integer tensor of one dimension on {x.device}, got {got}")
+    return given.long()
+
+
+def _increasing(offsets: Tensor, total: int) -> bool:
+    return bool((offsets[0] == 0) & (offsets[-1] == total) & (offsets.diff() > 0).all())
+
+
+def _check_finite(name: str, x: Tensor, spans: Tensor, ragged: bool) -> None:
+    finite = x.detach().isfinite()
+    if bool(finite.all()):
+        return
+    rows = finite.reshape(-1, x.shape[-1])
+    if ragged:  # padding may hold anything
+        rows = rows[batch_of(spans, len(rows))[1]]
+    bad = int((~rows).sum())
+    if bad:
+        raise ValueError(f"{name} {tuple(x.shape)} must be finite, got {bad} NaN or infinite coordinates")

@@ -1,0 +1,79 @@
+"""How an operation is bound to PyTorch: one schema, one definition in plain PyTorch, and faster twins of it.
+
+Each operation is registered with the dispatcher as ``torch.ops.pcgen.<name>``: the definition for every device, the
+C++ twin over it on the CPU, the CUDA twin on GPUs, a function that knows only shapes for ``torch.compile``, and the
+gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pcgen.ops import native
+
+__all__ = ["Server", "define", "servers"]
+
+LIBRARY = torch.library.Library("pcgen", "DEF")
+FAST_DIMENSIONS = (1, 2, 3)
+_TWINS: dict[str, tuple[bool, bool]] = {}  # operation -> has it a C++ and a CUDA twin?
+
+
+class Server(NamedTuple):
+    """What computes an operation here."""
+
+    operation: str
+    cpu: str
+    cuda: str
+
+
+def define(
+    schema: str,
+    reference: Callable,
+    shapes: Callable,
+    cpu: Callable | None = None,
+    cuda: Callable | None = None,
+    backward: Callable | None = None,
+    saved: Callable | None = None,
+) -> Callable:
+    """Registers an operation with the dispatcher and returns it.
+
+    ``schema`` is PyTorch's, "name(Tensor x) -> Tensor"; all functions take what it names. ``shapes`` returns empty
+    tensors of the result's shapes and types. ``saved(ctx, inputs, output)`` keeps what ``backward(ctx, *gradients)``
+    needs. ``cpu`` is left aside where no library was compiled, and where the first tensor has more than
+    three columns.
+    """
+    name = schema.partition("(")[0]
+    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
+    LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
+    if cpu:
+        LIBRARY.impl(name, _where_compiled(cpu, reference), "CPU")
+    if cuda:
+        LIBRARY.impl(name, cuda, "CUDA")
+    torch.library.register_fake(f"pcgen::{name}", shapes, lib=LIBRARY)
+    if backward:
+        torch.library.register_autograd(f"pcgen::{name}", backward, setup_context=saved, lib=LIBRARY)
+    _TWINS[name] = (cpu is not None, cuda is not None)
+    return getattr(torch.ops.pcgen, name).default
+
+
+def servers() -> list[Server]:
+    """Which kernel serves which operation on the CPU and on CUDA devices, and why."""
+    found = native.library()
+    compiled = f"C++ ({found.why})" if found.functions else f"plain PyTorch ({found.why})"
+    on_cuda = "CUDA, compiled at first use" if torch.cuda.is_available() else "no CUDA device"
+    return [
+        Server(name, compiled if cpu else "plain PyTorch (the definition)", on_cuda if cuda else "plain PyTorch")
+        for name, (cpu, cuda) in _TWINS.items()
+    ]
+
+
+def _where_compiled(cpu: Callable, reference: Callable) -> Callable:
+    def run(x: Tensor, *rest):
+        fast = native.available() and (x.ndim != 2 or x.shape[-1] in FAST_DIMENSIONS)
+        return (cpu if fast else reference)(x, *rest)
+
+    return run

@@ -1,0 +1,61 @@
+"""Distances between all clouds of two sets, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pcgen.ops.clouds import Clouds, check_like, clouds
+
+__all__ = ["Progress", "sets_of_clouds", "tiled"]
+
+Progress = Callable[[int, int], object]  # called as progress(done, total)
+
+
+def sets_of_clouds(
+    X: Tensor,
+    Y: Tensor,
+    x_lengths: Tensor | None,
+    y_lengths: Tensor | None,
+    x_offsets: Tensor | None,
+    y_offsets: Tensor | None,
+    validate: bool,
+) -> tuple[Clouds, Clouds]:
+    """Both arguments of a matrix in the kernels' form, the same object where they are one tensor."""
+    left = clouds("X", X, x_lengths, x_offsets, validate)
+    right = left if X is Y else clouds("Y", Y, y_lengths, y_offsets, validate)
+    for side in (left, right):
+        if not side.batched:
+            raise ValueError(f"{side.name} must be a set of clouds (S, N, D), got {tuple(side.shape)}")
+    check_like(left, right)
+    return left, right
+
+
+def tiled(
+    left: Clouds,
+    right: Clouds,
+    compute: Callable[[Tensor, Tensor], Tensor],
+    symmetric: bool,
+    tile: int,
+    progress: Progress | None,
+) -> Tensor:
+    """The matrix (S, R), float64, whose tiles ``compute(x_spans, y_spans)`` gives; one triangle where ``symmetric``.
+
+    The work between two tiles belongs to Python, which hears Ctrl-C there and tells ``progress``.
+    """
+    S, R = len(left.spans), len(right.spans)
+    matrix = torch.empty(S, R, dtype=torch.float64, device=left.points.device)
+    done = 0
+    for s in range(0, S, tile):
+        for r in range(s if symmetric else 0, R, tile):
+            part = compute(left.spans[s : s + tile], right.spans[r : r + tile])
+            matrix[s : s + tile, r : r + tile] = part
+            done += part.numel()
+            if symmetric and r > s:
+                matrix[r : r + tile, s : s + tile] = part.T
+                done += part.numel()
+            if progress:
+                progress(done, S * R)
+    return matrix
