@@ -66,6 +66,7 @@ private:
     struct Part {
         int64_t begin, end;
     };
+    static constexpr int FEW = 96;  // points, a multiple of sixteen
 
     static bool divisible(Part p) { return p.end - p.begin > LANES; }
 
@@ -95,7 +96,7 @@ private:
     // the pivot is the quantile of a small sample, so that little more than one pass is needed.
     static void select(Point* a, int64_t begin, int64_t middle, int64_t end, int axis) {
         constexpr int SAMPLE = 24;
-        for (int pass = 0; end - begin > 4 * SAMPLE && pass < 16; pass++) {
+        for (int pass = 0; end - begin > FEW && pass < 16; pass++) {
             T sample[SAMPLE];
             for (int i = 0; i < SAMPLE; i++) sample[i] = a[begin + (end - begin) * i / SAMPLE].c[axis];
             std::sort(sample, sample + SAMPLE);
@@ -122,8 +123,27 @@ private:
             if (middle < store) return;
             begin = store;
         }
+        if (end - begin <= FEW) return select_few(a + begin, int(middle - begin), int(end - begin), axis);
         std::nth_element(a + begin, a + middle, a + end,
                          [axis](const Point& p, const Point& q) { return p.c[axis] < q.c[axis]; });
+    }
+
+    // The same for a few points: their ranks are counted, of sixteen at a time, and nothing branches.
+    static void select_few(Point* a, int middle, int count, int axis) {
+        T key[FEW];
+        typename Integer<T>::type rank[FEW] = {};
+        Point copy[FEW];
+        std::copy_n(a, count, copy);
+        for (int i = 0; i < FEW; i++) key[i] = i < count ? a[i].c[axis] : std::numeric_limits<T>::infinity();
+        const int padded = (count + LANES - 1) / LANES * LANES;
+        for (int j = 0; j < count; j++)
+            for (int i = 0; i < padded; i++) rank[i] += (key[j] < key[i]) | ((key[j] == key[i]) & (j < i));
+        int left = 0, right = middle;
+        for (int i = 0; i < count; i++) {
+            const bool low = rank[i] < middle;
+            a[low ? left : right] = copy[i];
+            left += low, right += !low;
+        }
     }
 
     static void cut_all(std::vector<Point>& points, Part p) {
@@ -153,13 +173,18 @@ private:
     void fill_leaves(std::vector<Point>& points, int64_t threads) {
         leaves.resize((size + LANES - 1) / LANES);
         parallel_for(leaves.size(), threads, 1024, [&](int64_t n) {
-            auto begin = points.begin() + n * LANES, end = points.begin() + std::min(size, (n + 1) * LANES);
-            std::sort(begin, end, [](const Point& a, const Point& b) { return a.id < b.id; });
+            const Point* begin = points.data() + n * LANES;
+            const int count = int(std::min<int64_t>(LANES, size - n * LANES));
+            int32_t id[LANES], rank[LANES] = {};
+            for (int i = 0; i < LANES; i++) id[i] = i < count ? begin[i].id : std::numeric_limits<int32_t>::max();
+            for (int j = 0; j < LANES; j++)
+                for (int i = 0; i < LANES; i++) rank[i] += id[j] < id[i];
             Leaf& leaf = leaves[n];
-            for (int i = 0; i < LANES; i++) {
-                const bool there = begin + i < end;
-                leaf.id[i] = there ? begin[i].id : -1;
-                for (int d = 0; d < D; d++) leaf.c[d][i] = there ? begin[i].c[d] : std::numeric_limits<T>::infinity();
+            std::fill_n(leaf.id, LANES, -1);
+            std::fill_n(leaf.c[0], D * LANES, std::numeric_limits<T>::infinity());
+            for (int i = 0; i < count; i++) {
+                leaf.id[rank[i]] = id[i];
+                for (int d = 0; d < D; d++) leaf.c[d][rank[i]] = begin[i].c[d];
             }
         });
     }
@@ -187,6 +212,27 @@ private:
         }
     }
 };
+
+// Trees of many clouds, one after the other or, where there are few, each by all threads.
+template <class T, int D>
+std::vector<BoxTree<T, D>> plant(const T* x, const Span* spans, int64_t batch, int64_t threads) {
+    std::vector<BoxTree<T, D>> trees(batch);
+    const int64_t each = batch < threads ? threads : 1;
+    parallel_for(batch, each == 1 ? threads : 1, 1,
+                 [&](int64_t b) { trees[b].build(x + spans[b].start * D, spans[b].count, each); });
+    return trees;
+}
+
+// Calls work(b, n) for each leaf n of each tree b; the leaves of all trees are shared among the threads.
+template <class T, int D, class F>
+void for_each_leaf(const std::vector<BoxTree<T, D>>& trees, int64_t threads, F&& work) {
+    std::vector<int64_t> first{0};  // number of leaves before each tree
+    for (const auto& tree : trees) first.push_back(first.back() + int64_t(tree.leaves.size()));
+    parallel_for(first.back(), threads, 16, [&](int64_t n) {
+        const int64_t b = std::upper_bound(first.begin(), first.end(), n) - first.begin() - 1;
+        work(b, n - first[b]);
+    });
+}
 
 // Squared lengths of sixteen differences, always in this order of operations.
 template <class T, int D> inline Pack<T> squared_length(const Pack<T>* d) {
@@ -252,9 +298,10 @@ inline Pack<T> to_box(const Pack<T>* q, const typename BoxTree<T, D>::Node& node
     return sum;
 }
 
-// Visits the leaves of `tree`, the nearest branch first, as long as their distance from `box` is at most reach();
-// visit(leaf number) may let reach() shrink. Children are taken from a node one at a time, by a minimum over sixteen
-// lanes: sorting them all would cost more than what most of them are skipped for.
+// Visits the leaves of `tree`, the nearest branch first, as long as their distance from `box` is at most reach(), which
+// visit(leaf number) may shrink; it is infinite until then. Children are taken from a node one at a time, by a minimum
+// over sixteen lanes: sorting them all would cost more than what most of them are skipped for. Leaves, but for the very
+// first, are not even that: their order within one branch matters less than not having to wait for reach().
 template <class T, int D, class Reach, class Visit>
 inline void search(const BoxTree<T, D>& tree, const Box<T, D>& box, Reach&& reach, Visit&& visit) {
     constexpr T INF = std::numeric_limits<T>::infinity();
@@ -268,20 +315,27 @@ inline void search(const BoxTree<T, D>& tree, const Box<T, D>& box, Reach&& reac
     open[level] = {bounds<T, D>(box, tree.levels[level][0]), 0};
     for (;;) {
         Open& node = open[level];
-        const T nearest = smallest(node.distance);
-        if (!(nearest <= reach()) || nearest == INF) {
-            if (level++ == top) return;
-            continue;
-        }
-        const int child = first_bit(equal(node.distance, Pack<T>::all(nearest)));
-        node.distance = with_lane(node.distance, child, INF);
-        const int32_t index = node.index * LANES + child;
-        if (level == 0) {
+        T limit = reach();
+        if (level > 0 || limit == INF) {
+            const T nearest = smallest(node.distance);
+            if (!(nearest <= limit) || nearest == INF) {
+                if (level++ == top) return;
+                continue;
+            }
+            const int child = first_bit(equal(node.distance, Pack<T>::all(nearest)));
+            node.distance = with_lane(node.distance, child, INF);
+            const int32_t index = node.index * LANES + child;
+            if (level > 0) {
+                level--;
+                open[level] = {bounds<T, D>(box, tree.levels[level][index]), index};
+                continue;
+            }
             visit(index);
-        } else {
-            level--;
-            open[level] = {bounds<T, D>(box, tree.levels[level][index]), index};
+            limit = reach();
         }
+        const Pack<T> limits = Pack<T>::all(std::min(limit, std::numeric_limits<T>::max()));
+        for_each_bit(at_most(node.distance, limits), [&](int child) { visit(node.index * LANES + child); });
+        if (level++ == top) return;
     }
 }
 

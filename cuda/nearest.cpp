@@ -25,8 +25,7 @@ template <class T, int D> struct Found {
     int32_t leaf[LANES] = {};
 
     Found(const Queries<T, D>& x, const BoxTree<T, D>& tree) {
-        T reach = INF<T>;
-        search<T, D>(tree, x.box, [&] { return reach; }, [&](int32_t n) {
+        search<T, D>(tree, x.box, [&] { return largest(best); }, [&](int32_t n) {
             if (!at_most(to_box<T, D>(x.q, tree.levels[0][n / LANES], n % LANES), best)) return;
             const Pack<T> here = nearest_in<T, D>(tree.leaves[n], x.q);
             const uint32_t tied = equal(here, best);
@@ -35,7 +34,6 @@ template <class T, int D> struct Found {
             for_each_bit(tied, [&](int i) {
                 if (id_in(x, i, tree, n) < id_in(x, i, tree, leaf[i])) leaf[i] = n;
             });
-            reach = largest(best);
         });
     }
 
@@ -49,31 +47,18 @@ template <class T, int D> struct Found {
     }
 };
 
-// Trees of many clouds, one after the other or, where there are few, each by all threads.
-template <class T, int D>
-std::vector<BoxTree<T, D>> plant(const T* x, const Span* spans, int64_t batch, int64_t threads) {
-    std::vector<BoxTree<T, D>> trees(batch);
-    const int64_t each = batch < threads ? threads : 1;
-    parallel_for(batch, each == 1 ? threads : 1, 1,
-                 [&](int64_t b) { trees[b].build(x + spans[b].start * D, spans[b].count, each); });
-    return trees;
-}
-
 // For each point of each x the nearest of the y of the same number; NaN and -1 where a coordinate is not finite.
 template <class T, int D>
 void nearest_of(const std::vector<BoxTree<T, D>>& x, const Span* spans, const std::vector<BoxTree<T, D>>& y, T* distance,
                 int64_t* index, int64_t threads) {
-    std::vector<int64_t> first{0};  // number of leaves before each cloud
+    const auto good = [&](size_t b) { return x[b].finite && y[b].finite && y[b].size; };
     for (size_t b = 0; b < x.size(); b++) {
-        const bool good = x[b].finite && y[b].finite && y[b].size;
-        first.push_back(first.back() + (good ? int64_t(x[b].leaves.size()) : 0));
-        if (good) continue;
+        if (good(b)) continue;
         std::fill_n(distance + spans[b].start, spans[b].count, NOT_A_NUMBER<T>);
         std::fill_n(index + spans[b].start, spans[b].count, int64_t(-1));
     }
-    parallel_for(first.back(), threads, 16, [&](int64_t n) {
-        const int64_t b = std::upper_bound(first.begin(), first.end(), n) - first.begin() - 1;
-        const int64_t leaf = n - first[b];
+    for_each_leaf(x, threads, [&](int64_t b, int64_t leaf) {
+        if (!good(b)) return;
         const Queries<T, D> queries(x[b], leaf);
         const Found<T, D> found(queries, y[b]);
         T best[LANES];
@@ -92,11 +77,9 @@ template <class T, int D> double one_way(const BoxTree<T, D>& x, const BoxTree<T
     for (int64_t n = 0; n < int64_t(x.leaves.size()); n++) {
         const Queries<T, D> queries(x, n);
         Pack<T> best = Pack<T>::all(INF<T>);
-        T reach = INF<T>;
-        search<T, D>(y, queries.box, [&] { return reach; }, [&](int32_t leaf) {
+        search<T, D>(y, queries.box, [&] { return largest(best); }, [&](int32_t leaf) {
             if (!below(to_box<T, D>(queries.q, y.levels[0][leaf / LANES], leaf % LANES), best)) return;
             best = least(best, nearest_in<T, D>(y.leaves[leaf], queries.q));
-            reach = largest(best);
         });
         T distance[LANES];
         (squared ? best : root(best)).store(distance);
