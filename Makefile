@@ -5,7 +5,11 @@ BIN    := $(VENV)/bin
 TORCH  ?= 2.13.0
 CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint format cuda clean
+# What the kernels are tested by; a file that is not there yet is left out.
+OP_TESTS := pcgen/ops $(wildcard $(patsubst %,tests/test_%.py,ops segments neighbours sampling annealed emd exact sinkhorn))
+SANITIZER := build/kernels_sanitized.so
+
+.PHONY: demo test lint format cuda reference sanitize clean
 
 demo: $(VENV)/.ready
 	$(BIN)/pcgen train demo --out runs/demo --overwrite
@@ -25,6 +29,21 @@ format: $(VENV)/.ready
 cuda: $(VENV)/.ready
 	@if ls cuda/*.cu >/dev/null 2>&1; then $(BIN)/pip install -q nvidia-cuda-nvrtc==13.0.88 "cuda-bindings==13.*"; fi
 	$(BIN)/python cuda/compile_all.py
+
+# The definitions in plain PyTorch alone, as on a machine for which nothing was compiled.
+reference: $(VENV)/.ready
+	PCGEN_KERNELS=reference $(BIN)/python -m pytest $(OP_TESTS) tests/test_kernels.py
+
+# The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer, with the widest registers of this machine.
+sanitize: $(VENV)/.ready $(SANITIZER)
+	ASAN_OPTIONS=detect_leaks=0 PCGEN_KERNELS=$(CURDIR)/$(SANITIZER) \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	    $(BIN)/python -m pytest -s $(OP_TESTS)
+
+$(SANITIZER): $(wildcard cuda/*.cpp cuda/*.h)
+	@mkdir -p $(@D)
+	$(CXX) -O1 -g -std=c++17 -march=native -ffp-contract=off -fno-math-errno -fPIC -shared -pthread \
+	    -fsanitize=address,undefined -fno-sanitize-recover=undefined $(filter %.cpp,$^) -o $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,49 +1,52 @@
 """Compile every CUDA source for every architecture, with NVRTC: no GPU, no driver and no toolkit needed.
 
-    python cuda/compile_all.py [FOLDER]
+    python cuda/compile_all.py
 
-Headers (``*.h``) beside the sources are handed over as strings, as at run time. Exits with 1 if one does not compile.
+As at run time (pcgen/ops/gpu_compiler.py). Prints what the assembler says of registers and of what did not find room in
+them. Exits with 1 if a source does not compile.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from pcgen.ops.gpu_compiler import SOURCES, compile_source, headers_of
+
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-OPTIONS = ("--fmad=false", "--std=c++17", "-default-device")
 
 
-def compile_source(source: str, name: str, architecture: str, headers: dict[str, str]) -> tuple[bool, str]:
-    """Whether ``source`` compiles to a CUBIN for ``architecture``, and the compiler's log."""
-    from cuda.bindings import nvrtc
-
-    contents = [text.encode() for text in headers.values()]
-    names = [header.encode() for header in headers]
-    _, program = nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), len(headers), contents, names)
-    options = [option.encode() for option in (*OPTIONS, f"--gpu-architecture={architecture}")]
-    (result,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = b" " * size
-    nvrtc.nvrtcGetProgramLog(program, log)
-    nvrtc.nvrtcDestroyProgram(program)
-    return result == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode(errors="replace").strip("\0 \n")
+def compiled(job: tuple[Path, str]) -> tuple[bool, str]:
+    """Whether a source compiles for an architecture, and a line about it."""
+    path, architecture = job
+    source = path.read_text()
+    try:
+        _, log = compile_source(source, path.name, architecture, headers_of(source), ("--ptxas-options=-v",))
+    except RuntimeError as error:
+        return False, f"FAILED: {error}"
+    registers = [int(number) for number in re.findall(r"Used (\d+) registers", log)]
+    spilled = sum(int(number) for number in re.findall(r"(\d+) bytes spill stores", log))
+    kernels = f"{len(registers)} kernels, {max(registers, default=0)} registers at most, {spilled} bytes spilled"
+    return True, f"{path.name} {architecture}: {kernels}"
 
 
-def main(folder: Path) -> int:
-    headers = {path.name: path.read_text() for path in sorted(folder.glob("*.h"))}
-    sources = sorted(folder.glob("*.cu"))
+def main() -> int:
+    sources = sorted(SOURCES.glob("*.cu"))
     failed = 0
-    for path in sources:
-        for architecture in ARCHITECTURES:
-            good, log = compile_source(path.read_text(), path.name, architecture, headers)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for good, line in pool.map(compiled, product(sources, ARCHITECTURES)):
             failed += not good
-            print(f"{path.name} {architecture}: {'compiled' if good else 'FAILED'}")
-            if not good:
-                print(log)
-    print(f"{len(sources)} CUDA sources, {len(sources) * len(ARCHITECTURES) - failed} compiled, {failed} failed")
+            print(line, flush=True)
+    done = len(sources) * len(ARCHITECTURES) - failed
+    print(f"{len(sources)} CUDA sources, {done} compiled, {failed} failed")
     return int(failed > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent))
+    sys.exit(main())

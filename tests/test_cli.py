@@ -23,7 +23,7 @@ from pcgen.cli.configs import shipped_configs
 from pcgen.config import read, read_yaml
 from pcgen.data import read_cloud, read_clouds, write_clouds
 from pcgen.flows import SolverConfig
-from pcgen.ops import chamfer
+from pcgen.ops import chamfer, servers
 from pcgen.training import RunConfig, load_model, read_history
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*outside the JSD grid:UserWarning")
@@ -411,6 +411,9 @@ def test_the_originals_weights(pcgen, refused, reference, run, tmp_path):
 def test_info(pcgen, run):
     out = pcgen("info")[1]
     assert "pointflow/demo" in out and "torch" in out and "threads" in out
+    lines = [line.split() for line in out.splitlines()]
+    for server in servers():  # which kernel serves which operation, and why
+        assert [server.operation, *server.cpu.split(), *server.cuda.split()] in lines
     out = pcgen("info", run)[1]
     assert "epoch 4" in out and "weights: " in out and "latent: 4" in out
 

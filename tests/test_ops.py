@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial import cKDTree
 
 from pcgen import ops
 
@@ -32,45 +31,6 @@ def small():
         pytest.skip(f"no reference values: {path} is absent")
     with np.load(path, allow_pickle=False) as file:
         return {name: torch.from_numpy(file[name]) for name in file.files}
-
-
-# nearest
-
-
-@quick
-@given(seeds, sizes, sizes, st.integers(1, 5), st.sampled_from([torch.float32, torch.float64]))
-def test_nearest_is_the_minimum(seed, n, m, d, dtype):
-    x, y = cloud(seed, n, d, dtype=dtype), cloud(seed + 1, m, d, dtype=dtype)
-    distance, index = ops.nearest(x, y)
-    every = (x[:, None] - y[None]).square().sum(-1)
-    assert distance.dtype == dtype and index.dtype == torch.int64
-    torch.testing.assert_close(distance, every.amin(1))
-    torch.testing.assert_close(every.gather(1, index[:, None])[:, 0], distance)
-
-
-@quick
-@given(seeds)
-def test_nearest_gives_ties_to_the_lowest_index(seed):
-    generator = torch.Generator().manual_seed(seed)
-    x, y = (torch.randint(0, 3, (n, 3), generator=generator).double() for n in (30, 50))
-    every = (x[:, None] - y[None]).square().sum(-1)
-    lowest = [row.index(min(row)) for row in every.tolist()]
-    assert ops.nearest(x, y).index.tolist() == lowest
-
-
-def test_nearest_in_blocks_and_batches():
-    x, y = cloud(0, 2, 700, 3), cloud(1, 2, 900, 3)  # 700 x 900 is more than one block
-    batched = ops.nearest(x, y)
-    for b in range(2):
-        distance, index = cKDTree(y[b].numpy()).query(x[b].numpy())
-        assert batched.index[b].tolist() == index.tolist()
-        np.testing.assert_allclose(batched.distance[b], distance**2, rtol=1e-12)
-
-
-def test_nearest_does_not_cancel():
-    x = torch.tensor([[1000.0, 1000.0, 1000.0]])
-    y = x + torch.tensor([[2.0**-10, 0.0, 0.0]])  # |x|² + |y|² − 2 x·y is 0 or 0.25 here in float32
-    assert ops.nearest(x, y).distance.item() == 2.0**-20
 
 
 # Chamfer
@@ -140,114 +100,6 @@ def test_chamfer_matrix_is_every_pair(seed, s, r, n, m):
     torch.testing.assert_close(ops.chamfer_matrix(X, X), ops.chamfer_matrix(X, X.clone()))
 
 
-# earth mover's distance
-
-
-@quick
-@given(seeds, st.integers(1, 60))
-def test_emd_finds_a_known_plan(seed, n):
-    # Points of a lattice, each moved by less than half a spacing: no plan is better than undoing the move.
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.cartesian_prod(*[torch.arange(4.0, dtype=torch.float64)] * 3)[:n]
-    move = torch.nn.functional.normalize(cloud(seed, n, 3), dim=-1) * torch.rand(n, 1, generator=generator) * 0.2
-    order = torch.randperm(n, generator=generator)
-    found = ops.emd(x, (x + move)[order])
-    assert torch.equal(order[found.assignment], torch.arange(n))
-    torch.testing.assert_close(found.value, move.norm(dim=1).mean())
-
-
-@quick
-@given(seeds, sizes)
-def test_emd_of_a_translation_is_its_length(seed, n):
-    x, t = cloud(seed, n, 3), cloud(seed + 1, 3)
-    shuffled = (x + t)[torch.randperm(n, generator=torch.Generator().manual_seed(seed))]
-    torch.testing.assert_close(ops.emd(x, shuffled).value, t.norm())
-
-
-@quick
-@given(seeds, sizes)
-def test_emd_on_a_line_pairs_in_order(seed, n):
-    x, y = cloud(seed, n, 1), cloud(seed + 1, n, 1)
-    torch.testing.assert_close(ops.emd(x, y).value, (x.sort(0).values - y.sort(0).values).abs().mean())
-
-
-@quick
-@given(seeds, st.integers(1, 25))
-def test_emd_is_a_metric(seed, n):
-    x, y, z = cloud(seed, 3, n, 3)
-    xy, yz, xz = ops.emd(x, y).value, ops.emd(y, z).value, ops.emd(x, z).value
-    assert xz <= xy + yz + 1e-12
-    torch.testing.assert_close(ops.emd(y, x).value, xy)
-    torch.testing.assert_close(ops.emd(2 * x, 2 * y).value, 2 * xy)
-    assert ops.emd(x, x.flip(0)).value == 0
-    # every point travels at least to its nearest neighbour
-    assert 2 * xy >= ops.chamfer(x, y, squared=False).value - 1e-12
-
-
-def test_emd_gradient_and_batch():
-    x, y = cloud(0, 2, 5, 3).requires_grad_(), cloud(1, 2, 5, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, y: ops.emd(x, y).value, (x, y))
-    found = ops.emd(x, y)
-    assert found.assignment.shape == (2, 5) and torch.equal(found.value[1], ops.emd(x[1], y[1]).value)
-
-
-@pytest.mark.parametrize("variant", ["exact", "pointflow", "pvd"])
-def test_emd_matrix_is_every_pair(variant):
-    X, Y = cloud(0, 3, 20, 3), cloud(1, 4, 20, 3)
-    pairs = torch.stack([torch.stack([ops.emd(x, y, variant).value for y in Y]) for x in X])
-    seen = []
-    found = ops.emd_matrix(X, Y, variant, progress=lambda done, total: seen.append((done, total)), workers=2)
-    torch.testing.assert_close(found.value, pairs)
-    assert seen == [(i + 1, len(seen)) for i in range(len(seen))] and seen
-    torch.testing.assert_close(ops.emd_matrix(X, X, variant).value, ops.emd_matrix(X, X.clone(), variant).value)
-
-
-def annealed_by_loops(x, y, variant):
-    """The published algorithm, one scalar at a time."""
-    n, m = len(x), len(y)
-    left, right = [float(max(1, m // n))] * n, [float(max(1, n // m))] * m
-    match = np.zeros((n, m))
-    d2 = ((x[:, None] - y[None]) ** 2).sum(-1).numpy()
-    for level in [-(4.0**j) for j in range(7, -2, -1)] + ([0.0] if variant == "pvd" else []):
-        K = np.exp(level * d2)
-        ratio_left = [left[i] / (1e-9 + sum(K[i, j] * right[j] for j in range(m))) for i in range(n)]
-        ratio_right, rest = [], []
-        for j in range(m):
-            s = sum(K[i, j] * ratio_left[i] for i in range(n)) * right[j]
-            ratio_right.append(min(right[j] / (s + 1e-9), 1.0) * right[j])
-            rest.append(max(0.0, right[j] - s))
-        W = np.array([[K[i, j] * ratio_left[i] * ratio_right[j] for j in range(m)] for i in range(n)])
-        match += W
-        left = [max(0.0, left[i] - W[i].sum()) for i in range(n)]
-        right = rest
-    return (match * (d2 if variant == "pvd" else np.sqrt(d2))).sum() / n
-
-
-@pytest.mark.parametrize("variant", ["pointflow", "pvd"])
-@pytest.mark.parametrize(("n", "m"), [(9, 9), (4, 9), (9, 4)])
-def test_annealed_emd_is_the_published_algorithm(variant, n, m):
-    x, y = cloud(0, n, 3), cloud(1, m, 3)
-    assert ops.emd(x, y, variant).value.item() == pytest.approx(annealed_by_loops(x, y, variant), rel=1e-9)
-
-
-@pytest.mark.parametrize("variant", ["pointflow", "pvd"])
-def test_annealed_emd_knows_its_left(variant):
-    x, y = cloud(0, 30, 3) / 4, cloud(1, 30, 3) / 4
-    assert abs(ops.emd(x, y, variant).value - ops.emd(y, x, variant).value) > 1e-5
-    X = torch.stack([x, y])
-    matrix = ops.emd_matrix(X, X, variant).value
-    assert matrix[0, 1] == pytest.approx(ops.emd(x, y, variant).value.item(), rel=1e-12)
-    assert matrix[1, 0] == pytest.approx(ops.emd(y, x, variant).value.item(), rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("variant", "name"), [("pointflow", "emd_pointflow"), ("pvd", "emd_squared"), ("exact", "emd_exact")]
-)
-def test_emd_has_the_published_values(small, variant, name):
-    found = ops.emd_matrix(small["sample"][:6], small["ref"][:6], variant).value
-    torch.testing.assert_close(found, small[name], rtol=0, atol=1e-7)
-
-
 def test_chamfer_has_the_published_values(small):
     X, Y = small["sample"][:6], small["ref"][:6]
     torch.testing.assert_close(ops.chamfer_matrix(X, Y), small["cd"], rtol=0, atol=1e-7)
@@ -282,11 +134,3 @@ def test_bad_pairs_are_refused(function, x, y, error, message):
 def test_bad_sets_are_refused(function):
     with pytest.raises(ValueError, match=r"X must be a set of clouds \(S, N, D\), got \(2, 3\)"):
         function(torch.zeros(2, 3), torch.zeros(2, 2, 3))
-
-
-def test_bad_emds_are_refused():
-    x, y = torch.zeros(2, 3), torch.zeros(3, 3)
-    with pytest.raises(ValueError, match=r"equal size, got \(2, 3\) and \(3, 3\)"):
-        ops.emd(x, y)
-    with pytest.raises(ValueError, match="variant must be one of exact, pointflow, pvd, got 'sinkhorn'"):
-        ops.emd(x, x, "sinkhorn")

@@ -1,4 +1,4 @@
-"""``pcgen info``: the machine, the libraries, the shipped configurations; or what a run or checkpoint is."""
+"""``pcgen info``: the machine, libraries, kernels and shipped configurations; or what a run or checkpoint is."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def add_commands(commands) -> None:
         "info",
         run,
         "the machine and its libraries, or a checkpoint",
-        """Without PATH: versions, devices, which optional libraries are there, and the shipped configurations. With
-        the path of a run, a checkpoint or an original .pt: how far it was trained, its size, its data's statistics and
-        its settings.""",
+        """Without PATH: versions, devices, which optional libraries are there, which kernel serves each operation and
+        why, and the shipped configurations. With the path of a run, a checkpoint or an original .pt: how far it was
+        trained, its size, its data's statistics and its settings.""",
         ("pcgen info", "pcgen info runs/demo"),
     )
     parser.add_argument("path", nargs="?", metavar="PATH", help="a run, a checkpoint folder or an original .pt")
@@ -87,8 +87,21 @@ def _machine() -> list[str]:
         *missing,
         f"machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads",
         f"GPU: {machine.get('gpu', 'none that torch sees')}",
+        *_kernels(),
         "configurations, for pcgen train:",
         *configs,
+    ]
+
+
+def _kernels() -> list[str]:
+    """Which kernel serves each operation, and why."""
+    from pcgen.ops import servers
+
+    found = servers()
+    width = max(len(server.cpu) for server in found)
+    return [
+        f"{'operations:':<28} {'on the CPU':<{width}}  on CUDA",
+        *(f"  {server.operation:<26} {server.cpu:<{width}}  {server.cuda}" for server in found),
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Clouds", "batch_of", "check_like", "check_pair", "clouds", "mean_over", "rows_of"]
+__all__ = ["Clouds", "batch_of", "check_like", "check_pair", "clouds", "mean_over", "rows_of", "spans_of"]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -69,7 +69,7 @@ def clouds(
     look = not torch.compiler.is_compiling() and (validate or x.device.type == "cpu")
     points = x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
     points = points.reshape(-1, x.shape[-1]).contiguous()
-    spans = _spans(name, x, lengths, offsets, look)
+    spans = spans_of(name, x, lengths, offsets, look)
     ragged = lengths is not None or offsets is not None
     if look:
         _check_finite(name, x, spans, ragged)
@@ -107,10 +107,10 @@ def batch_of(spans: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 
 
 def mean_over(rows: Tensor, spans: Tensor) -> Tensor:
-    """The mean (B,) over the points of each cloud of a value for each row (rows,)."""
+    """The mean (B,) over the points of each cloud of a value for each row (rows,), summed in float64."""
     batch, inside = batch_of(spans, len(rows))
-    sums = rows.new_zeros(len(spans)).index_put((batch,), torch.where(inside, rows, 0.0), accumulate=True)
-    return sums / spans[:, 1]
+    cloud = torch.where(inside, batch, -1)
+    return torch.ops.pcgen.segment_sum(cloud, rows[:, None].contiguous(), len(spans), True)[:, 0]
 
 
 def rows_of(index: Tensor, x_spans: Tensor, y_spans: Tensor) -> Tensor:
@@ -120,7 +120,8 @@ def rows_of(index: Tensor, x_spans: Tensor, y_spans: Tensor) -> Tensor:
     return torch.where(index < 0, index, index + start)
 
 
-def _spans(name: str, x: Tensor, lengths: Tensor | None, offsets: Tensor | None, look: bool) -> Tensor:
+def spans_of(name: str, x: Tensor, lengths: Tensor | None, offsets: Tensor | None, look: bool) -> Tensor:
+    """The spans (B, 2) of clouds of any form; ``look``: whether values may be looked at."""
     if offsets is not None:
         offsets = _integers(f"{name}'s offsets", offsets, x)
         if len(offsets) < 2 or (look and not _increasing(offsets, len(x))):

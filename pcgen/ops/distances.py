@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pcgen.ops import native, reference
+from pcgen.ops import gpu_distances, native, reference
+from pcgen.ops.closest import nearest_both
 from pcgen.ops.clouds import check_pair, clouds, mean_over
 from pcgen.ops.kernels import define
 from pcgen.ops.matrix import Progress, sets_of_clouds, tiled
-from pcgen.ops.neighbours import nearest_both
 
 __all__ = ["Chamfer", "chamfer", "chamfer_matrix"]
 
@@ -92,7 +92,7 @@ def chamfer_matrix(
     progress: Progress | None = None,
     validate: bool = True,
 ) -> Tensor:
-    """Chamfer distances (S, R), float64, between all clouds of ``X`` (S, N, D) and ``Y`` (R, M, D); see :func:`chamfer`.
+    """Chamfer distances (S, R), float64, of all clouds of ``X`` (S, N, D) to all of ``Y`` (R, M, D); see :func:`chamfer`.
 
     With ``chamfer_matrix(X, X)`` half of the work is saved. Sets may be padded or packed as in
     :func:`pcgen.ops.nearest`, whose errors it raises. There is no gradient. ``progress(done, total)`` is called, on the
@@ -148,4 +148,5 @@ _MATRIX = define(
     reference.chamfer_matrix,
     _shapes,
     cpu=_cpu,
+    cuda=gpu_distances.chamfer_matrix,
 )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pcgen.ops import native
+from pcgen.ops import gpu, native
 
 __all__ = ["Server", "define", "servers"]
 
@@ -43,16 +43,16 @@ def define(
 
     ``schema`` is PyTorch's, "name(Tensor x) -> Tensor"; all functions take what it names. ``shapes`` returns empty
     tensors of the result's shapes and types. ``saved(ctx, inputs, output)`` keeps what ``backward(ctx, *gradients)``
-    needs. ``cpu`` is left aside where no library was compiled, and where the first tensor has more than
-    three columns.
+    needs. ``cpu`` is left aside where no library was compiled, ``cuda`` where NVRTC does not work, and both where the
+    first tensor has more than three columns.
     """
     name = schema.partition("(")[0]
     LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
     LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
     if cpu:
-        LIBRARY.impl(name, _where_compiled(cpu, reference), "CPU")
+        LIBRARY.impl(name, _where(lambda _: native.available(), cpu, reference), "CPU")
     if cuda:
-        LIBRARY.impl(name, cuda, "CUDA")
+        LIBRARY.impl(name, _where(lambda x: gpu.available(x.device.index), cuda, reference), "CUDA")
     torch.library.register_fake(f"pcgen::{name}", shapes, lib=LIBRARY)
     if backward:
         torch.library.register_autograd(f"pcgen::{name}", backward, setup_context=saved, lib=LIBRARY)
@@ -63,17 +63,17 @@ def define(
 def servers() -> list[Server]:
     """Which kernel serves which operation on the CPU and on CUDA devices, and why."""
     found = native.library()
-    compiled = f"C++ ({found.why})" if found.functions else f"plain PyTorch ({found.why})"
-    on_cuda = "CUDA, compiled at first use" if torch.cuda.is_available() else "no CUDA device"
+    on_cpu = f"C++ ({found.why})" if found.functions else f"plain PyTorch ({found.why})"
+    on_cuda, definition = gpu.describe(), "plain PyTorch (the definition)"
     return [
-        Server(name, compiled if cpu else "plain PyTorch (the definition)", on_cuda if cuda else "plain PyTorch")
+        Server(name, on_cpu if cpu else definition, on_cuda if cuda else definition)
         for name, (cpu, cuda) in _TWINS.items()
     ]
 
 
-def _where_compiled(cpu: Callable, reference: Callable) -> Callable:
+def _where(there: Callable[[Tensor], bool], fast: Callable, reference: Callable) -> Callable:
     def run(x: Tensor, *rest):
-        fast = native.available() and (x.ndim != 2 or x.shape[-1] in FAST_DIMENSIONS)
-        return (cpu if fast else reference)(x, *rest)
+        fits = x.ndim != 2 or x.shape[-1] in FAST_DIMENSIONS
+        return (fast if fits and there(x) else reference)(x, *rest)
 
     return run

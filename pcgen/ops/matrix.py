@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from pcgen.ops.clouds import Clouds, check_like, clouds
@@ -41,21 +40,23 @@ def tiled(
     tile: int,
     progress: Progress | None,
 ) -> Tensor:
-    """The matrix (S, R), float64, whose tiles ``compute(x_spans, y_spans)`` gives; one triangle where ``symmetric``.
+    """The matrix (S, R) whose tiles ``compute(x_spans, y_spans)`` gives; one triangle where ``symmetric``.
 
+    Where tiles have further dimensions in front, several results at once, so has the matrix.
     The work between two tiles belongs to Python, which hears Ctrl-C there and tells ``progress``.
     """
     S, R = len(left.spans), len(right.spans)
-    matrix = torch.empty(S, R, dtype=torch.float64, device=left.points.device)
-    done = 0
+    matrix, done = None, 0
     for s in range(0, S, tile):
         for r in range(s if symmetric else 0, R, tile):
             part = compute(left.spans[s : s + tile], right.spans[r : r + tile])
-            matrix[s : s + tile, r : r + tile] = part
-            done += part.numel()
+            if matrix is None:
+                matrix = part.new_empty(*part.shape[:-2], S, R)
+            matrix[..., s : s + tile, r : r + tile] = part
+            done += part.shape[-2] * part.shape[-1]
             if symmetric and r > s:
-                matrix[r : r + tile, s : s + tile] = part.T
-                done += part.numel()
+                matrix[..., r : r + tile, s : s + tile] = part.mT
+                done += part.shape[-2] * part.shape[-1]
             if progress:
                 progress(done, S * R)
     return matrix

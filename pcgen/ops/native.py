@@ -33,7 +33,7 @@ class Library(NamedTuple):
 def library() -> Library:
     """The best library that is there and that this processor runs.
 
-    ``RuntimeError`` if ``PCGEN_KERNELS`` names one that is neither.
+    ``ValueError`` if ``PCGEN_KERNELS`` names one that is neither.
     """
     choice = os.environ.get("PCGEN_KERNELS", "auto")
     if choice == "reference":
@@ -47,7 +47,7 @@ def library() -> Library:
     runs = levels[: 1 + ctypes.CDLL(present[min(present, key=levels.index)]).pcgen_level()]
     usable = [level for level in present if level in runs and choice in ("auto", level)]
     if not usable:
-        raise RuntimeError(
+        raise ValueError(
             f"PCGEN_KERNELS={choice}: expected auto, reference, a path ending in .so, or one of "
             f"{', '.join(level for level in present if level in runs)}"
         )
