@@ -27,6 +27,7 @@ import clouds
 import peers
 
 from pcgen import ops
+from pcgen.ops.reference import annealed_emd
 
 K, RADIUS, NEIGHBOURS, COUNT, VOXEL, BLUR = 16, 0.02, 32, 2048, 0.02, 0.05
 
@@ -61,12 +62,8 @@ def doubled(function: Callable) -> Callable:
     return prepare
 
 
-def spans(x: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([[0, x.shape[1]]])
-
-
 def annealed_truth(variant: str) -> Callable:
-    return doubled(lambda x, y: lambda: ops.reference.annealed_emd(x, y, variant)[0].numpy())
+    return doubled(lambda x, y: lambda: annealed_emd(x, y, variant)[0].numpy())
 
 
 CASES = (
@@ -110,7 +107,7 @@ CASES = (
         Case(
             name,
             inputs,
-            ours(lambda x, y, tolerance=tolerance: ops.emd(x[0], y[0], tolerance=tolerance).value),
+            ours(lambda x, y, tolerance=tolerance: ops.emd(x[0].double(), y[0].double(), tolerance=tolerance).value),
             peers.exact_scipy,
             {"POT emd2": peers.exact_pot, "SciPy": peers.exact_scipy, "lapx": peers.exact_lapx},
             one_thread=True,
@@ -132,12 +129,11 @@ CASES = (
         "farthest_point_sampling",
         "scans",
         ours(lambda x, y: ops.farthest_point_sampling(x[0], COUNT)),
-        peers.farthest_fpsample("fps_sampling", COUNT, start_idx=0),
+        None,
         {
-            "fpsample fps": peers.farthest_fpsample("fps_sampling", COUNT, start_idx=0),
-            "fpsample npdu": peers.farthest_fpsample("fps_npdu_sampling", COUNT, start_idx=0),
             "fpsample kdline h=7": peers.farthest_fpsample("bucket_fps_kdline_sampling", COUNT, h=7, start_idx=0),
             "fpsample kdline h=9": peers.farthest_fpsample("bucket_fps_kdline_sampling", COUNT, h=9, start_idx=0),
+            "fpsample kdline h=5": peers.farthest_fpsample("bucket_fps_kdline_sampling", COUNT, h=5, start_idx=0),
             "fpsample kdtree": peers.farthest_fpsample("bucket_fps_kdtree_sampling", COUNT, start_idx=0),
         },
         one_thread=True,

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcgen import metrics, ops
-from pcgen.metrics import sets
+from pcgen.metrics import occupancy
+from pcgen.metrics.blocks import Side, distance_matrix
 
 REFERENCE = Path(__file__).parents[1].parent / "shared" / "reference"
 seeds = st.integers(0, 2**31 - 1)
@@ -26,6 +27,11 @@ def clouds(seed, count, points=20):
     generator = torch.Generator().manual_seed(seed)
     centres = torch.rand(count, 1, 3, generator=generator, dtype=torch.float64) * 0.4 - 0.2
     return centres + torch.rand(count, points, 3, generator=generator, dtype=torch.float64) * 0.1 - 0.05
+
+
+def evaluate(*arguments, **options):
+    """Without intervals, which have their own tests."""
+    return metrics.evaluate(*arguments, interval=0, **options)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def small():
 def test_evaluate_has_the_published_values(small):
     sample, ref, published = small
     with pytest.warns(UserWarning, match="outside the JSD grid's ball"):
-        found = metrics.evaluate(sample, ref, frame="as-is").scores()
+        found = evaluate(sample, ref, frame="as-is").scores()
     theirs = {"jsd": published["JSD"]}
     for d in ("CD", "EMD"):
         theirs |= {
@@ -59,10 +65,30 @@ def test_evaluate_has_the_published_values(small):
 
 
 def test_annealed_scores_need_the_reference_on_the_left(small):
-    sample, ref = (torch.from_numpy(side) for side in small[:2])
-    rs = ops.emd_matrix(ref, sample, "pointflow").value
+    sample, ref = (Side.of(torch.from_numpy(side).double()) for side in small[:2])
+    rs = distance_matrix("pointflow", ref, sample).value
     scores = metrics.distance_scores(torch.zeros(24, 24), rs, torch.zeros(24, 24))
     assert round(scores.mmd, 4) == 0.1121 and scores.cov == 15 / 24
+
+
+@pytest.mark.parametrize("distance", ["cd", "exact", "pointflow", "pvd"])
+def test_matrices_have_the_published_values(reference, distance):
+    with np.load(reference("metrics_small.npz"), allow_pickle=False) as file:
+        left, right = (Side.of(torch.from_numpy(file[side][:6]).double()) for side in ("sample", "ref"))
+        published = file[{"cd": "cd", "pvd": "emd_squared"}.get(distance, f"emd_{distance}")]
+    np.testing.assert_allclose(distance_matrix(distance, left, right).value.numpy(), published, rtol=1e-4)
+
+
+@outside_is_fine
+@pytest.mark.filterwarnings("ignore:the pointflow EMD moves")
+@pytest.mark.parametrize(("variant", "low", "high"), [("pointflow", 1e-4, 3.5e-4), ("pvd", 1.5e-6, 2.5e-6)])
+def test_annealed_distances_of_a_cloud_from_itself(small, variant, low, high):
+    ref = small[1][:3]
+    same = evaluate(ref, ref.copy(), variant)
+    assert low < same.emd.mmd < high and same.emd.cov == 1 and same.emd.one_nna == 0
+    assert same.cd.mmd == same.jsd == 0
+    far = evaluate(ref + 5, ref, variant)
+    assert far.emd.one_nna == far.cd.one_nna == 1 and far.jsd == pytest.approx(1, abs=0.05)
 
 
 def test_reconstruction_has_the_published_values(small):
@@ -79,7 +105,7 @@ def test_reconstruction_has_the_published_values(small):
 @given(seeds, st.integers(2, 6))
 def test_identical_sets(seed, count):
     X = clouds(seed, count)
-    found = metrics.evaluate(X, X.clone()).scores()
+    found = evaluate(X, X.clone()).scores()
     perfect = {"mmd": 0, "cov": 1, "one": 0, "jsd": 0}
     assert all(value == perfect[name.split("_")[0]] for name, value in found.items())
 
@@ -88,7 +114,7 @@ def test_identical_sets(seed, count):
 @given(seeds, st.integers(2, 5), st.integers(2, 5))
 def test_far_sets(seed, s, r):
     with pytest.warns(UserWarning, match=r"100.0% of the points of samples lie outside"):
-        found = metrics.evaluate(clouds(seed, s) + 5, clouds(seed + 1, r), frame="as-is")
+        found = evaluate(clouds(seed, s) + 5, clouds(seed + 1, r), frame="as-is")
     assert found.cd.one_nna == found.emd.one_nna == 1
     assert found.cd.cov <= s / r and found.emd.cov <= s / r
     assert found.jsd == pytest.approx(1)
@@ -99,8 +125,8 @@ def test_far_sets(seed, s, r):
 @given(seeds, st.integers(2, 5), st.integers(2, 5))
 def test_exchanging_the_sets_exchanges_the_sides(seed, s, r):
     X, Y = clouds(seed, s), clouds(seed + 1, r)
-    one = metrics.evaluate(X, Y, frame="as-is").scores()
-    other = metrics.evaluate(Y, X, frame="as-is").scores()
+    one = evaluate(X, Y, frame="as-is").scores()
+    other = evaluate(Y, X, frame="as-is").scores()
     for d in ("cd", "emd"):
         assert one[f"mmd_{d}"] == pytest.approx(other[f"mmd_{d}_samples"])
         assert one[f"one_nna_{d}_samples"] == other[f"one_nna_{d}_references"]
@@ -113,11 +139,11 @@ def test_exchanging_the_sets_exchanges_the_sides(seed, s, r):
 @given(seeds, st.floats(0.1, 100))
 def test_the_unit_frame_forgets_place_and_scale(seed, scale):
     X, Y = clouds(seed, 4), clouds(seed + 1, 5)
-    here, there = (metrics.evaluate(scale * A, scale * B) for A, B in ((X, Y), (X + 7, Y + 7)))
-    plain = metrics.evaluate(X, Y)
+    here, there = (evaluate(scale * A, scale * B) for A, B in ((X, Y), (X + 7, Y + 7)))
+    plain = evaluate(X, Y)
     for name, value in plain.scores().items():
         assert there.scores()[name] == pytest.approx(value, rel=1e-6, abs=1e-3 if name == "jsd" else 1e-9)
-    lengths = metrics.evaluate(scale * X, scale * Y, frame="as-is").scores()
+    lengths = evaluate(scale * X, scale * Y, frame="as-is").scores()
     for name, value in here.data_units().items():
         assert value == pytest.approx(lengths[name], rel=1e-9)
 
@@ -156,7 +182,7 @@ def scores_by_loops(S, R, distance):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_scores_are_their_definitions(protocol, seed):
     S, R = clouds(seed, 5, 12), clouds(seed + 9, 7, 12)
-    found = metrics.evaluate(S, R, protocol, frame="as-is").emd
+    found = evaluate(S, R, protocol, frame="as-is").emd
     mmd, cov, nna_r, nna_s = scores_by_loops(S, R, lambda x, y: ops.emd(x, y, protocol).value.item())
     assert found.mmd == pytest.approx(mmd) and found.cov == cov
     assert (found.one_nna_references, found.one_nna_samples) == pytest.approx((nna_r, nna_s))
@@ -187,12 +213,12 @@ def test_the_grid_has_10144_cells_and_points_go_to_the_nearest():
     axis = np.arange(28) / 27 - 0.5
     every = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     centres = every[(every**2).sum(1) <= 0.25]
-    assert len(centres) == 10144 == sets._cells().n
+    assert len(centres) == 10144 == occupancy._cells().n
     generator = np.random.default_rng(0)
     points = generator.normal(size=(40, 3))  # most of them outside the ball
     nearest = [((centres - p) ** 2).sum(1).argmin() for p in points]
-    found = sets._occupancy(torch.from_numpy(points)[None])
-    assert np.array_equal(found, np.bincount(nearest, minlength=10144) / 40)
+    found = occupancy.cell_counts(torch.from_numpy(points).reshape(2, 20, 3)).toarray()
+    assert np.array_equal(found[1], np.bincount(nearest[20:], minlength=10144)) and found.sum() == 40
 
 
 def test_jsd_by_hand():
@@ -220,20 +246,26 @@ def test_jsd_says_how_much_lies_outside():
 @outside_is_fine
 def test_the_report_says_how_it_was_got():
     S, R = clouds(0, 4).numpy().astype(np.float32), clouds(1, 5).numpy().astype(np.float32)
-    report = metrics.evaluate(S, R, "pvd", emd="exact", frame="unit", points=8).as_dict()
+    report = evaluate(S, R, "pvd", emd="exact", frame="unit", points=8).as_dict()
     assert json.loads(json.dumps(report)) == report
     assert (report["protocol"], report["emd"], report["frame"], report["points"]) == ("pvd", "exact", "unit", 8)
     assert report["counts"] == {"samples": 4, "references": 5}
-    assert report["deviations"] == ["EMD 'exact' in place of 'pvd'", "frame 'unit' in place of 'as-is'"]
+    assert report["deviations"] == [
+        "EMD 'exact' in place of 'pvd'",
+        "frame 'unit' in place of 'as-is'",
+        "8 points a cloud in place of 2048",
+        "4 samples against 5 references: 1/2 is not the ideal 1-NNA",
+    ]
+    assert report["choices"]["point_range"] == [10000, 12048] and report["choices"]["cd"].startswith("squared")
     assert report["sha256"]["samples"] == hashlib.sha256(S[:, :8].astype("<f8").tobytes()).hexdigest()
     assert report["versions"]["torch"] == torch.__version__
     assert "training_set" not in report
-    assert metrics.evaluate(S, R, "exact", emd="exact", frame="unit").deviations == ()
+    assert evaluate(S, R[:4], "exact", emd="exact", frame="unit").deviations == ()
 
 
 @outside_is_fine
 def test_emd_can_be_left_out():
-    found = metrics.evaluate(clouds(0, 3), clouds(1, 3), emd="none")
+    found = evaluate(clouds(0, 3), clouds(1, 3), emd="none")
     assert found.emd is None and not any("emd" in name for name in found.scores())
     assert found.deviations == ("EMD 'none' in place of 'exact'",)
     assert "EMD none" in found.table()
@@ -242,13 +274,13 @@ def test_emd_can_be_left_out():
 @outside_is_fine
 def test_the_training_set_is_a_second_row():
     S, R, T = clouds(0, 4), clouds(1, 5), clouds(2, 9)
-    found = metrics.evaluate(S, R, training=T, seed=3)
+    found = evaluate(S, R, training=T, seed=3)
     yardstick = found.training_set
     assert yardstick.counts == (4, 5) and yardstick.names == ("training", "references")
     chosen = T[torch.randperm(9, generator=torch.Generator().manual_seed(3))[:4]]
-    alone = metrics.evaluate(chosen, R)
+    alone = evaluate(chosen, R)
     assert yardstick.scores() == alone.scores() and yardstick.sha256 == alone.sha256
-    assert found.scores() == metrics.evaluate(S, R).scores()
+    assert found.scores() == evaluate(S, R).scores()
     assert found.as_dict()["training_set"]["seed"] == 3
     lines = found.table().splitlines()
     assert " ".join(lines[0].split()) == "MMD-CD MMD-EMD COV-CD COV-EMD 1-NNA-CD 1-NNA-EMD JSD"
@@ -262,7 +294,7 @@ def test_the_training_set_is_a_second_row():
 @outside_is_fine
 def test_progress_counts_every_stage_to_its_end():
     seen = {}
-    metrics.evaluate(clouds(0, 3), clouds(1, 4), progress=lambda *call: seen.setdefault(call[0], []).append(call[1:]))
+    evaluate(clouds(0, 3), clouds(1, 4), progress=lambda *call: seen.setdefault(call[0], []).append(call[1:]))
     stages = ("references x references", "references x samples", "samples x samples")
     assert list(seen) == [f"{distance} {stage}" for stage in stages for distance in ("cd", "emd")]
     for calls in seen.values():
@@ -271,15 +303,25 @@ def test_progress_counts_every_stage_to_its_end():
 
 
 @outside_is_fine
+def test_single_precision_is_measured_in_it():
+    S, R = clouds(0, 6, 40).float(), clouds(1, 6, 40).float()
+    single, double = evaluate(S, R), evaluate(S.double(), R)
+    assert (single.dtype, double.dtype) == ("float32", "float64") and single.sha256 == double.sha256
+    for name, value in double.scores().items():
+        assert single.scores()[name] == pytest.approx(value, rel=1e-6)
+    assert evaluate(list(S.numpy()), R.half()).dtype == "float32"
+
+
+@outside_is_fine
 def test_any_kind_of_array_gives_the_same():
     S, R = clouds(0, 3), clouds(1, 4)
-    expected = metrics.evaluate(S, R).scores()
+    expected = evaluate(S, R).scores()
     read_only = S.numpy().copy()
     read_only.flags.writeable = False
     for given_S in (S.numpy(), list(S), list(S.numpy()), read_only, S.clone().requires_grad_()):
-        assert metrics.evaluate(given_S, R.numpy()).scores() == expected
+        assert evaluate(given_S, R.numpy()).scores() == expected
     ragged = [torch.cat([cloud, cloud[:k]]) for k, cloud in enumerate(S)]
-    assert metrics.evaluate(ragged, R, points=20).scores() == expected
+    assert evaluate(ragged, R, points=20).scores() == expected
 
 
 # reconstruction
@@ -303,9 +345,9 @@ def test_reconstruction_pairs_in_order():
     assert metrics.reconstruction(Y[:, :5], Y, emd="none").cd > 0  # another number of points
     with pytest.raises(ValueError, match="got 2 reconstructed and 3 references"):
         metrics.reconstruction(Y[:2], Y)
-    with pytest.raises(ValueError, match="emd must be one of exact, none, got 'pvd'"):
-        metrics.reconstruction(Y, Y, emd="pvd")
-    with pytest.raises(ValueError, match="equal size"):
+    with pytest.raises(ValueError, match=r"emd must be one of .* got 'pdv' \(nearest: 'pvd'"):
+        metrics.reconstruction(Y, Y, emd="pdv")
+    with pytest.raises(ValueError, match="the EMD needs clouds of equal size, got 5 and 20 points"):
         metrics.reconstruction(Y[:, :5], Y)
 
 
@@ -318,7 +360,7 @@ nan[1, 2, 0] = torch.nan
 @pytest.mark.parametrize(
     ("samples", "options", "error", "message"),
     [
-        (clouds(0, 3), {"protocol": "pdv"}, ValueError, r"exact, pointflow, pvd, got 'pdv' \(nearest: 'pvd'\)"),
+        (clouds(0, 3), {"protocol": "pdv"}, ValueError, r"exact, .*, shapegf, got 'pdv' \(nearest: 'pvd'\)"),
         (clouds(0, 3), {"emd": "Exact"}, ValueError, r"emd must be one of .* got 'Exact' \(nearest: 'exact'\)"),
         (clouds(0, 3), {"frame": "asis"}, ValueError, r"frame must be one of .* \(nearest: 'as-is'\)"),
         (clouds(0, 1), {}, ValueError, "samples must hold at least 2 clouds, got 1"),
@@ -337,5 +379,5 @@ nan[1, 2, 0] = torch.nan
 )
 def test_mistakes_are_named(samples, options, error, message):
     with pytest.raises(error, match=message) as raised:
-        metrics.evaluate(samples, clouds(1, 4), **options)
+        evaluate(samples, clouds(1, 4), **options)
     assert "\n" not in str(raised.value)

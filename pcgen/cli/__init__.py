@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from pcgen._version import __version__
-from pcgen.cli import data, generate, info, measure, train
+from pcgen.cli import data, evaluate, generate, info, measure, train
 from pcgen.cli.parser import Parser
 
 __all__ = ["main"]
@@ -75,7 +75,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"pcgen {__version__}")
     parser.set_defaults(run=lambda arguments: parser.print_help(), parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for module in (train, generate, measure, data, info):
+    for module in (train, generate, measure, evaluate, data, info):
         module.add_commands(commands)
     return parser
 

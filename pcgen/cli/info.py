@@ -21,6 +21,7 @@ OPTIONAL = {
     "open3d": ".pcd files, the desktop viewer",
     "pykeops": "very large clouds",
     "torch-scatter": "another backend of segment reductions",
+    "h5py": "clouds in HDF5 files",
 }
 
 

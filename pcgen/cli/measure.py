@@ -1,4 +1,4 @@
-"""``pcgen encode``, ``likelihood`` and ``evaluate``: numbers about clouds."""
+"""``pcgen encode`` and ``likelihood``: numbers about clouds, from a model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcgen.cli.bars import bar, counting
+from pcgen.cli.bars import bar
 from pcgen.cli.inputs import read_input
 from pcgen.cli.models import AtHand, codes, model_at_hand, own_frame, some_points
-from pcgen.cli.parser import add_command, add_input, add_model, at_least, output
+from pcgen.cli.parser import add_command, add_input, add_model, output
 
 __all__ = ["add_commands"]
 
@@ -31,7 +31,6 @@ class Ranked(NamedTuple):
 def add_commands(commands) -> None:
     _add_encode(commands)
     _add_likelihood(commands)
-    _add_evaluate(commands)
 
 
 def _add_encode(commands) -> None:
@@ -74,38 +73,6 @@ def _add_likelihood(commands) -> None:
     parser.add_argument(
         "-o", "--output", type=output(".csv", ".json"), metavar="FILE", help="the ranking [printed only]"
     )
-
-
-def _add_evaluate(commands) -> None:
-    parser = add_command(
-        commands,
-        "evaluate",
-        evaluate,
-        "score a set of clouds against references",
-        """MMD, COV and 1-NNA by Chamfer and earth mover's distance, and JSD, of one set of clouds against another, as
-        fractions in [0, 1]. For 1-NNA 0.5 is ideal, if both sets have the same number of clouds. Protocols: exact (our
-        recommendation), pointflow and pvd (to compare with published numbers). --training adds the yardstick: as
-        many training shapes in the place of the samples. A set with an unusable file is refused: scores of a part
-        are not those of the whole. The exact EMD takes about a second for a pair of 2048 points: mind --points.""",
-        (
-            "pcgen evaluate runs/demo/samples.npz bodies.PC15k/body/val --points 512",
-            "pcgen evaluate samples.npz val.npz --protocol pointflow --training train.npz --json scores.json",
-        ),
-    )
-    parser.add_argument("samples", metavar="SAMPLES", help="generated clouds: a file or a folder")
-    parser.add_argument("references", metavar="REFERENCES", help="clouds that training has not seen")
-    protocols, emds, frames = ("exact", "pointflow", "pvd"), ("exact", "pointflow", "pvd", "none"), ("unit", "as-is")
-    parser.add_argument("--protocol", choices=protocols, default="exact", help="exact, pointflow or pvd [%(default)s]")
-    parser.add_argument(
-        "--emd", choices=emds, metavar="EMD", help="another EMD than the protocol's; none: leave it out"
-    )
-    parser.add_argument(
-        "--frame", choices=frames, help="unit: one scale that fits the references; as-is [the protocol's]"
-    )
-    parser.add_argument("--points", type=at_least(1), metavar="N", help="the first N of each cloud [all]")
-    parser.add_argument("--training", metavar="FILE", help="training clouds, for the yardstick row")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of the draw of training clouds [%(default)s]")
-    parser.add_argument("--json", type=output(".json"), metavar="FILE", help="everything, with protocol and versions")
 
 
 def encode(args: argparse.Namespace) -> None:
@@ -157,28 +124,3 @@ def _write_rows(path: Path, rows: list[Ranked]) -> None:
         table.writerows([Ranked._fields, *rows])
     with replacing(path) as stream:
         stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def evaluate(args: argparse.Namespace) -> None:
-    from pcgen.data.files import replacing
-    from pcgen.metrics import evaluate as measure
-
-    samples, _ = read_input(args.samples, strict=True)
-    references, _ = read_input(args.references, strict=True)
-    training = read_input(args.training, strict=True)[0] if args.training else None
-    with counting("measuring") as tell:
-        scores = measure(
-            samples,
-            references,
-            args.protocol,
-            args.emd,
-            args.frame,
-            args.points,
-            training,
-            progress=lambda stage, done, total: tell(done, total),
-            seed=args.seed,
-        )
-    if args.json:
-        with replacing(args.json) as stream:
-            stream.write((json.dumps(scores.as_dict(), indent=1) + "\n").encode())
-    print(scores.table())

@@ -1,19 +1,15 @@
-"""One set of clouds against another: nearest-neighbour scores, Jensen–Shannon divergence, the common frame."""
+"""Sets of clouds: checked, in a common frame, and scored against each other by their distances."""
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
-from scipy.special import rel_entr
 from torch import Tensor
 
-__all__ = ["Clouds", "DistanceScores", "Frame", "as_clouds", "distance_scores", "jsd", "outside_ball", "unit_frame"]
+__all__ = ["AS_IS", "Clouds", "DistanceScores", "Frame", "as_clouds", "distance_scores", "precision", "unit_frame"]
 
 Clouds = np.ndarray | Tensor | Sequence  # (S, N, 3), or a sequence of S clouds (N, 3)
 
@@ -48,6 +44,17 @@ def as_clouds(clouds: Clouds, name: str, points: int | None = None, at_least: in
         bad = (~together.isfinite()).any(-1).any(-1).nonzero()[0].item()
         raise ValueError(f"{name}[{bad}] must be finite, got NaN or infinite coordinates")
     return together
+
+
+def precision(*sets: Clouds) -> torch.dtype:
+    """The type to measure sets of clouds in: float64 if some cloud came in it, float32 for all others.
+
+    >>> precision(np.zeros((2, 5, 3), np.float32), [np.zeros((5, 3), np.float16)])
+    torch.float32
+    """
+    given = [cloud for clouds in sets for cloud in ([clouds] if hasattr(clouds, "dtype") else clouds)]
+    doubles = any(getattr(cloud, "dtype", None) in (np.float64, torch.float64) for cloud in given)
+    return torch.float64 if doubles else torch.float32
 
 
 def _as_cloud(cloud: np.ndarray | Tensor, name: str) -> Tensor:
@@ -97,56 +104,19 @@ def distance_scores(rr: Tensor, rs: Tensor, ss: Tensor) -> DistanceScores:
     )
 
 
-@functools.cache
-def _cells() -> cKDTree:
-    """The 10,144 centres of norm ≤ 1/2 among −1/2 + i/27, i = 0 … 27, in each coordinate."""
-    axis = np.arange(28) / 27 - 0.5
-    centres = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    return cKDTree(centres[np.square(centres).sum(1) <= 0.25])
-
-
-def _occupancy(clouds: Tensor) -> np.ndarray:
-    """Share (10144,) of the points of a set that have each cell's centre as their nearest."""
-    points = clouds.cpu().numpy().reshape(-1, 3)
-    _, cell = _cells().query(points, workers=torch.get_num_threads())
-    return np.bincount(cell, minlength=_cells().n) / len(points)
-
-
-def outside_ball(clouds: Tensor) -> float:
-    """Share of the points of ``clouds`` (S, N, 3) that lie outside the JSD grid's ball of radius 1/2."""
-    return (clouds.norm(dim=-1) > 0.5 * (1 + 1e-6)).double().mean().item()
-
-
-def jsd(samples: Clouds, references: Clouds, names: tuple[str, str] = ("samples", "references")) -> float:
-    """Jensen–Shannon divergence, in [0, 1] (base 2), between where the points of two sets lie.
-
-    Every point of (S, N, 3) and (R, M, 3) clouds goes to the nearest of 10,144 cell centres in the ball of
-    radius 1/2, wherever it lies; a ``UserWarning`` says so if more than 1 % of a set's points lie outside.
-
-    >>> corner = torch.zeros(2, 5, 3) + 0.2
-    >>> jsd(corner, -corner), jsd(corner, corner)
-    (1.0, 0.0)
-    """
-    sides = [as_clouds(clouds, name) for clouds, name in zip((samples, references), names)]
-    for clouds, name in zip(sides, names):
-        share = outside_ball(clouds)
-        if share > 0.01:
-            warnings.warn(
-                f"{share:.1%} of the points of {name} lie outside the JSD grid's ball of radius 1/2 "
-                f"and count for its boundary cells",
-                stacklevel=2,
-            )
-    p, q = (_occupancy(clouds) for clouds in sides)
-    middle = (p + q) / 2
-    return float((rel_entr(p, middle).sum() + rel_entr(q, middle).sum()) / 2 / np.log(2))
-
-
 class Frame(NamedTuple):
     """Clouds are measured as (x − shift) · factor."""
 
     name: str
     shift: tuple[float, float, float]  # data units
     factor: float  # 1 / data unit
+
+    def place(self, clouds: Tensor) -> Tensor:
+        """The clouds as they are measured."""
+        return (clouds - clouds.new_tensor(self.shift)) * self.factor
+
+
+AS_IS = Frame("as-is", (0.0, 0.0, 0.0), 1.0)
 
 
 def unit_frame(references: Tensor) -> Frame:

@@ -1,6 +1,7 @@
-"""Pictures: galleries of point clouds and training curves, written as PNG files."""
+"""Pictures: galleries of point clouds and training curves as PNG files, and the report of a measurement."""
 
 from pcgen.viz.curves import curves
 from pcgen.viz.gallery import draw_cloud, gallery
+from pcgen.viz.report import report
 
-__all__ = ["curves", "draw_cloud", "gallery"]
+__all__ = ["curves", "draw_cloud", "gallery", "report"]
