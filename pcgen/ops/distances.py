@@ -92,7 +92,7 @@ def chamfer_matrix(
     progress: Progress | None = None,
     validate: bool = True,
 ) -> Tensor:
-    """Chamfer distances (S, R), float64, of all clouds ``X`` (S, N, D) to all clouds ``Y`` (R, M, D); see :func:`chamfer`.
+    """Chamfer distances (S, R), float64, of all clouds ``X`` (S, N, D) to all ``Y`` (R, M, D), see :func:`chamfer`.
 
     With ``chamfer_matrix(X, X)`` half of the work is saved. Sets may be padded or packed as in
     :func:`pcgen.ops.nearest`, whose errors it raises. There is no gradient. ``progress(done, total)`` is called, on the
