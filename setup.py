@@ -5,6 +5,7 @@ they build in pip's isolated environment and one wheel serves every version of b
 out, and plain PyTorch does their work.
 """
 
+import copy
 import os
 import platform
 from pathlib import Path
@@ -27,6 +28,12 @@ class Library(build_ext):
     def finalize_options(self):
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+
+    def build_extension(self, extension):
+        # Each instruction set keeps its objects to itself: they are made of the same sources, and at the same time.
+        alone = copy.copy(self)
+        alone.build_temp = str(Path(self.build_temp) / extension.name)
+        super(Library, alone).build_extension(extension)
 
     def get_ext_filename(self, name):
         return str(Path(*name.split("."))) + ".so"

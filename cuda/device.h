@@ -67,7 +67,7 @@ template <class T, int N> struct alignas(N < 3 && N * sizeof(T) < 16 ? N * sizeo
     }
 };
 
-// The squared distance, in the order of operations that every twin of every kernel has (boxtree.h).
+// The squared distance, in the order of operations that every twin of every kernel has (search.h).
 template <int D, class T> __device__ inline T squared_distance(const T* p, const T* q) {
     const T first = p[0] - q[0];
     T sum = first * first;

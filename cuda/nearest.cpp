@@ -1,5 +1,5 @@
 // Nearest neighbours between clouds, and the matrix of Chamfer distances: pcgen/ops/reference.py says what they are.
-#include "boxtree.h"
+#include "search.h"
 
 namespace pcgen {
 namespace {

@@ -1,5 +1,5 @@
 // The k nearest neighbours and those within a radius: pcgen/ops/reference/neighbours.py says what they are.
-#include "boxtree.h"
+#include "search.h"
 
 namespace pcgen {
 namespace {

@@ -1,5 +1,5 @@
 // Farthest point sampling: pcgen/ops/reference/sampling.py says what it is.
-#include "boxtree.h"
+#include "search.h"
 
 namespace pcgen {
 namespace {

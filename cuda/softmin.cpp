@@ -3,7 +3,7 @@
 // Sixteen rows in lanes meet the other cloud in blocks of sixteen. A block is left out where its box and its largest
 // potential show that it cannot matter: where neighbours in memory are neighbours in space, as pcgen/ops/sinkhorn.py
 // arranges, a small blur costs little. Exponents are kept in powers of two.
-#include "boxtree.h"
+#include "search.h"
 #include "exponential.h"
 
 namespace pcgen {

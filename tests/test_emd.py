@@ -53,6 +53,8 @@ HARD = {
     "identical": lambda s, n: (torch.ones(n, 3).double(), torch.ones(n, 3).double()),
     "unbalanced": lambda s, n: (clusters(s, n, 0.5, 50.0), clusters(s + 1, n, 0.25, 50.0)),
     "scales": lambda s, n: (cloud(s, n, 3), 100 * cloud(s + 1, n, 3)),
+    "cauchy": lambda s, n: tuple((cloud(s + k, n, 3) / cloud(s + 2 + k, n, 3)) ** 3 for k in (0, 1)),
+    "tiny": lambda s, n: (1e-120 * cloud(s, n, 3), 1e-120 * cloud(s + 1, n, 3)),
     "heavy tails": lambda s, n: tuple(cloud(s + k, n, 3) / cloud(s + 2 + k, n, 1).abs() for k in (0, 1)),
 }
 
@@ -158,6 +160,16 @@ def test_exact_under_rigid_motion_and_permutation(seed, n, squared):
     Q = torch.linalg.qr(cloud(seed + 3, 3, 3)).Q
     value = ops.emd(x, y, squared=squared).value
     torch.testing.assert_close(ops.emd(x @ Q + t, shuffled(seed, y @ Q + t), squared=squared).value, value)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("noise", [0.0, 1e-8, 1e-4])
+def test_exact_on_parallel_lines_pairs_in_order(noise, squared):
+    direction = torch.tensor([[1.0, 2.0, 3.0]])
+    x, y = cloud(0, 300, 1) * direction, cloud(1, 300, 1) * direction + torch.tensor([0.0, 3.0, -2.0])
+    check(x + noise * cloud(2, 300, 3), y + noise * cloud(3, 300, 3), squared)
+    matched = y[ops.emd(x, y, squared=squared).assignment][x[:, 0].argsort()]
+    assert noise or (matched[:, 0].diff() >= 0).all()
 
 
 # forms of the arguments, gradients, twins
@@ -307,6 +319,7 @@ def test_exact_has_the_published_values():
         ((2, 2), {"tolerance": -1e-3}, "tolerance must be a relative gap of at least 0, got -0.001"),
         ((2, 2), {"tolerance": math.nan}, "tolerance must be .* got nan"),
         ((2, 2), {"variant": "pvd", "squared": True}, "squared and tolerance belong to the exact EMD, got True"),
+        ((2, 2), {"blur": 0.1}, r"blur, power, scaling and backend belong to sinkhorn, got \(0.1, .* for 'exact'"),
     ],
 )
 def test_bad_emds_are_refused(sizes, options, message):

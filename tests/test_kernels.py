@@ -92,7 +92,7 @@ class Operation(NamedTuple):
 OPERATIONS = {
     # Its ratios, kept for the gradient, are quotients of masses of which nothing but rounding errors is left.
     "annealed": Operation(
-        lambda n, dtype: (*two_sets(n, dtype), True), (0, 2), large=700, tolerance=1e-4, uncertain=(2, 3), memory=600
+        lambda n, dtype: (*two_sets(n, dtype), True), (0, 2), large=700, uncertain=(2, 3), memory=600, tolerance=3e-5
     ),
     "annealed_gradient": Operation(annealed_gradient, large=700, memory=600),
     "annealed_matrix": Operation(lambda n, dtype: (*two_sets(n, dtype), False), large=700, memory=600),

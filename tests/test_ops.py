@@ -134,3 +134,46 @@ def test_bad_pairs_are_refused(function, x, y, error, message):
 def test_bad_sets_are_refused(function):
     with pytest.raises(ValueError, match=r"X must be a set of clouds \(S, N, D\), got \(2, 3\)"):
         function(torch.zeros(2, 3), torch.zeros(2, 2, 3))
+
+
+@pytest.mark.parametrize("function", [ops.chamfer_matrix, ops.emd_matrix])
+def test_sets_of_other_dimensions_are_refused(function):
+    with pytest.raises(ValueError, match=r"X and Y must agree in dimension, got \(2, 5, 3\) and \(3, 5, 2\)"):
+        function(torch.rand(2, 5, 3), torch.rand(3, 5, 2))
+
+
+def test_one_set_with_two_kinds_of_lengths_is_two_sets():
+    X, lengths = cloud(0, 2, 5, 3), torch.tensor([2, 3])
+    expected = ops.chamfer_matrix(X, X.clone(), y_lengths=lengths)
+    torch.testing.assert_close(ops.chamfer_matrix(X, X, y_lengths=lengths), expected, rtol=0, atol=0)
+
+
+def test_nan_that_nobody_looked_at_is_no_perfect_score():
+    x, y = cloud(0, 5, 3), cloud(1, 4, 3)
+    x[0, 0] = torch.nan
+    compiled = torch.compile(lambda x, y: ops.chamfer(x, y, squared=False).value, fullgraph=True, backend="aot_eager")
+    assert compiled(x, y).isnan()
+
+
+def test_the_value_of_a_large_cloud_does_not_depend_on_threads():
+    x, y = cloud(0, 70_000, 3, dtype=torch.float32), cloud(1, 70_000, 3, dtype=torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        values = [torch.set_num_threads(n) or ops.chamfer(x, y).value for n in (1, 2)]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*values)
+
+
+def test_a_matrix_of_one_set_compiles():
+    X = cloud(0, 3, 5, 3)
+    compiled = torch.compile(lambda X: ops.chamfer_matrix(X, X), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(X), ops.chamfer_matrix(X, X))
+
+
+@pytest.mark.parametrize("variant", ["pointflow", "sinkhorn"])
+def test_a_second_derivative_that_is_not_there_is_an_error(variant):
+    x, y = cloud(0, 6, 3).requires_grad_(), cloud(1, 6, 3)
+    (gradient,) = torch.autograd.grad(ops.emd(x, y, variant).value, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        gradient.square().sum().backward()

@@ -144,7 +144,7 @@ def _measured(path: str, args: argparse.Namespace, split: str | None = None) -> 
         return _read(path)
     clouds = _read(str(folder))
     whole = min(len(cloud) for cloud in clouds) >= 15000
-    return list(pc15k_references(clouds, args.protocol, args.points).numpy()) if whole else clouds
+    return list(pc15k_references(clouds, args.protocol, args.points, args.normalise).numpy()) if whole else clouds
 
 
 def _read_h5(path: Path) -> list[np.ndarray]:

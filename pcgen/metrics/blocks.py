@@ -142,14 +142,24 @@ def _blocks(S: int, R: int, size: int, symmetric: bool) -> Iterator[Block]:
 def _block(compute: Callable, X: Tensor, Y: Tensor, block: Block, folder: Path | None) -> Tensor:
     """A block (2, s, r) of distances and mass moved, from its file where there is one."""
     path = folder and folder / f"{block.rows.start}-{block.columns.start}.npy"
-    if path and path.is_file():
-        return torch.from_numpy(np.load(path, allow_pickle=False))
     x = X[block.rows]
     y = x if X is Y and block.rows == block.columns else Y[block.columns]
+    kept = path and _kept(path, (2, len(x), len(y)))
+    if kept is not None:
+        return kept
     computed = compute(x, y)
     if path:
         _write(path, functools.partial(np.save, arr=computed.cpu().numpy(), allow_pickle=False))
     return computed
+
+
+def _kept(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """A block from its file; None if there is none, or if the file is not whole."""
+    try:
+        kept = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return torch.from_numpy(kept) if kept.shape == shape and kept.dtype == np.float64 else None
 
 
 def _compute(distance: Distance, tolerance: float, x: Tensor, y: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ def memorisation(
     (array([0, 1, 2, 3]), 1.0, 1.0)
     """
     one_of("distance", distance, ("cd", "exact", "pointflow", "pvd"))
+    one_of("normalise", normalise, ("none", "box", "half-box"))
     given = {"samples": samples, "training": training, "held_out": held_out}
     sides = {name: as_clouds(clouds, name, points) for name, clouds in given.items()}
     dtype = precision(*given.values())

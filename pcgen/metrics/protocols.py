@@ -144,17 +144,20 @@ def normalised(clouds: Tensor, how: Normalise) -> Tensor:
     return (clouds - (low + high) / 2) / half * (0.5 if how == "half-box" else 1.0)
 
 
-def pc15k_references(clouds: Clouds, protocol: str, points: int | None = None) -> Tensor:
+def pc15k_references(
+    clouds: Clouds, protocol: str, points: int | None = None, normalise: Normalise | None = None
+) -> Tensor:
     """The points (R, N, 3) that the protocol measures against, of whole PC15k clouds, 15,000 points each.
 
-    ``points`` takes another number of them, from the same first one. ``ValueError`` for an unknown protocol and for
-    clouds that end before the last point.
+    ``points`` takes another number of them, from the same first one; ``normalise`` overrides the protocol's.
+    ``ValueError`` for an unknown protocol and for clouds that end before the last point.
 
     >>> whole = torch.arange(15000.0)[:, None].expand(2, -1, 3)
     >>> pc15k_references(whole, "pointflow")[0, [0, -1], 0]
     tensor([10000., 12047.])
     """
     choices = make_plan(protocol).choices
+    by_whole_box = (choices.normalise_references if normalise is None else normalise) == "whole-box"
     first, last = choices.point_range
     last = last if points is None else first + points
     parts = []
@@ -164,7 +167,7 @@ def pc15k_references(clouds: Clouds, protocol: str, points: int | None = None) -
             raise ValueError(
                 f"references[{i}] must have the points {first}:{last} of protocol {protocol}, got {whole.shape[1]}"
             )
-        whole = normalised(whole, "box" if choices.normalise_references == "whole-box" else "none")
+        whole = normalised(whole, "box" if by_whole_box else "none")
         parts.append(whole[0, first:last])
     return torch.stack(parts).to(precision(clouds))
 

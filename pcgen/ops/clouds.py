@@ -38,9 +38,8 @@ class Clouds:
 
     def mean(self, rows: Tensor) -> Tensor:
         """The mean (B,), or () of a single cloud, over the points of each cloud of a value for each row (rows,)."""
-        if not self.ragged:
-            return rows.reshape(self.shape[:-1]).mean(-1)
-        return mean_over(rows, self.spans)
+        means = mean_over(rows, self.spans)
+        return means if self.batched else means[0]
 
 
 def clouds(

@@ -42,10 +42,11 @@ class Chamfer(NamedTuple):
         if not 0 < threshold < float("inf"):
             raise ValueError(f"threshold must be a positive length, got {threshold}")
         limit = threshold**2 if self.squared else threshold
-        precision = mean_over((self.x_to_y < limit).double().reshape(-1), self.x_spans)
-        recall = mean_over((self.y_to_x < limit).double().reshape(-1), self.y_spans)
+        precision = mean_over((self.x_to_y.double() < limit).double().reshape(-1), self.x_spans)
+        recall = mean_over((self.y_to_x.double() < limit).double().reshape(-1), self.y_spans)
         score = 2 * precision * recall / (precision + recall).clamp_min(1e-300)  # none within reach: 0
-        return score.to(self.value.dtype).reshape(self.value.shape)
+        score = score.to(self.value.dtype).reshape(self.value.shape)
+        return torch.where(self.value.isnan(), self.value.detach(), score)
 
 
 def chamfer(
@@ -106,9 +107,7 @@ def chamfer_matrix(
     left, right = sets_of_clouds(X, Y, x_lengths, y_lengths, x_offsets, y_offsets, validate)
     symmetric = left is right
 
-    def compute(x_spans: Tensor, y_spans: Tensor) -> Tensor:
-        # A tile on the diagonal is itself symmetric.
-        same = symmetric and x_spans.data_ptr() == y_spans.data_ptr()
+    def compute(x_spans: Tensor, y_spans: Tensor, same: bool) -> Tensor:
         return _MATRIX(left.points.detach(), x_spans, right.points.detach(), y_spans, squared, same)
 
     return tiled(left, right, compute, symmetric, TILE, progress)
@@ -116,8 +115,8 @@ def chamfer_matrix(
 
 def _root(squares: Tensor) -> Tensor:
     """√ with gradient 0, and not NaN, where two points coincide."""
-    positive = squares > 0
-    return torch.where(positive, squares, 1.0).sqrt() * positive
+    zero = squares == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, squares).sqrt())
 
 
 def _shapes(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, squared: bool, symmetric: bool) -> Tensor:

@@ -15,6 +15,7 @@ from pcgen.ops.sinkhorn import Backend, sinkhorn, sinkhorn_matrix
 __all__ = ["Emd", "EmdMatrix", "EmdVariant", "emd", "emd_matrix"]
 
 EmdVariant = Literal["exact", "pointflow", "pvd", "sinkhorn"]
+SINKHORN_DEFAULTS = (0.01, 1, 0.5, "auto")  # blur, power, scaling, backend in the signatures below
 
 
 class Emd(NamedTuple):
@@ -77,7 +78,7 @@ def emd(
     """
     left, right = clouds("x", x, x_lengths, x_offsets, validate), clouds("y", y, y_lengths, y_offsets, validate)
     check_pair(left, right)
-    _check(variant, squared, tolerance)
+    _check(variant, squared, tolerance, (blur, power, scaling, backend))
     if variant == "exact":
         value, dual, assignment = exact(left, right, squared, tolerance)
         gap = value.detach() - dual
@@ -119,7 +120,7 @@ def emd_matrix(
             [1.5000, 0.0000]], dtype=torch.float64)
     """
     left, right = sets_of_clouds(X, Y, x_lengths, y_lengths, x_offsets, y_offsets, validate)
-    _check(variant, squared, tolerance)
+    _check(variant, squared, tolerance, (blur, power, scaling, backend))
     if variant == "exact":
         value, dual, _ = exact_matrix(left, right, squared, tolerance, progress)
         return EmdMatrix(value, dual, None)
@@ -130,13 +131,18 @@ def emd_matrix(
     return EmdMatrix(value, None, moved)
 
 
-def _check(variant: str, squared: bool, tolerance: float) -> None:
+def _check(variant: str, squared: bool, tolerance: float, sinkhorn_options: tuple) -> None:
     if variant not in get_args(EmdVariant):
         raise ValueError(f"variant must be one of {', '.join(get_args(EmdVariant))}, got {variant!r}")
     if not 0 <= tolerance < float("inf"):
         raise ValueError(f"tolerance must be a relative gap of at least 0, got {tolerance}")
     if variant != "exact" and (squared or tolerance):
         raise ValueError(f"squared and tolerance belong to the exact EMD, got {squared}, {tolerance} for {variant!r}")
+    if variant != "sinkhorn" and sinkhorn_options != SINKHORN_DEFAULTS:
+        raise ValueError(
+            f"blur, power, scaling and backend belong to sinkhorn, got {sinkhorn_options} for {variant!r}, "
+            f"expected the defaults {SINKHORN_DEFAULTS}"
+        )
 
 
 def _one(side: Clouds, values: Tensor) -> Tensor:

@@ -43,8 +43,7 @@ def exact_matrix(
     symmetric = left is right
     x, y = left.points.detach().cpu(), right.points.detach().cpu()
 
-    def compute(x_spans: Tensor, y_spans: Tensor) -> Tensor:
-        same = symmetric and x_spans.data_ptr() == y_spans.data_ptr()
+    def compute(x_spans: Tensor, y_spans: Tensor, same: bool) -> Tensor:
         return _MATRIX(x, x_spans.cpu(), y, y_spans.cpu(), squared, tolerance, same)
 
     value, dual = tiled(left, right, compute, symmetric, TILE, progress).to(left.points.device)
@@ -105,15 +104,16 @@ def _saved(ctx, inputs, output) -> None:
 def _backward(ctx, gradient: Tensor, *_) -> tuple[Tensor | None, ...]:
     x, x_spans, y, y_spans, assignment = ctx.saved_tensors
     batch, _ = batch_of(x_spans, len(x))
-    weight = (gradient / x_spans[:, 1])[batch, None].to(x.dtype)
+    weight = (gradient / x_spans[:, 1])[batch, None]
     rows = rows_of(assignment, x_spans, y_spans).clamp_min(0)
-    difference = x - y[rows]
+    # In float64, as the value: squares of float32 coordinates may overflow. Padding may hold anything.
+    difference = torch.where(assignment[:, None] < 0, 0.0, x.double() - y[rows].double())
     if ctx.squared:
         direction = 2 * difference
     else:
         length = torch.linalg.vector_norm(difference, dim=1, keepdim=True)
         direction = difference / torch.where(length > 0, length, 1.0)  # 0 where two points coincide
-    of_x = torch.where(assignment[:, None] < 0, 0.0, weight * direction)
+    of_x = (weight * direction).to(x.dtype)
     of_y = add_rows(rows, -of_x, len(y))
     return of_x, None, of_y, None, None, None
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pcgen.ops import gpu, native
 
-__all__ = ["Server", "define", "servers"]
+__all__ = ["Server", "define", "no_second_derivative", "servers"]
 
 LIBRARY = torch.library.Library("pcgen", "DEF")
 FAST_DIMENSIONS = (1, 2, 3)
@@ -58,6 +58,15 @@ def define(
         torch.library.register_autograd(f"pcgen::{name}", backward, setup_context=saved, lib=LIBRARY)
     _TWINS[name] = (cpu is not None, cuda is not None)
     return getattr(torch.ops.pcgen, name).default
+
+
+def no_second_derivative(name: str) -> dict[str, Callable]:
+    """Arguments of :func:`define` for a gradient that cannot itself be differentiated: an error in place of a zero."""
+
+    def refuse(ctx, *_):
+        raise RuntimeError(f"{name} has no second derivative")
+
+    return {"backward": refuse, "saved": lambda ctx, inputs, output: None}
 
 
 def servers() -> list[Server]:

@@ -22,12 +22,15 @@ def sets_of_clouds(
     y_offsets: Tensor | None,
     validate: bool,
 ) -> tuple[Clouds, Clouds]:
-    """Both arguments of a matrix in the kernels' form, the same object where they are one tensor."""
+    """Both arguments of a matrix in the kernels' form, the same object where they are one."""
     left = clouds("X", X, x_lengths, x_offsets, validate)
-    right = left if X is Y else clouds("Y", Y, y_lengths, y_offsets, validate)
+    one = X is Y and x_lengths is y_lengths and x_offsets is y_offsets
+    right = left if one else clouds("Y", Y, y_lengths, y_offsets, validate)
     for side in (left, right):
         if not side.batched:
             raise ValueError(f"{side.name} must be a set of clouds (S, N, D), got {tuple(side.shape)}")
+    if left.points.shape[1] != right.points.shape[1]:
+        raise ValueError(f"X and Y must agree in dimension, got {tuple(X.shape)} and {tuple(Y.shape)}")
     check_like(left, right)
     return left, right
 
@@ -35,12 +38,14 @@ def sets_of_clouds(
 def tiled(
     left: Clouds,
     right: Clouds,
-    compute: Callable[[Tensor, Tensor], Tensor],
+    compute: Callable[[Tensor, Tensor, bool], Tensor],
     symmetric: bool,
     tile: int,
     progress: Progress | None,
 ) -> Tensor:
-    """The matrix (S, R) whose tiles ``compute(x_spans, y_spans)`` gives; one triangle where ``symmetric``.
+    """The matrix (S, R) of tiles ``compute(x_spans, y_spans, same)``; one triangle where ``symmetric``.
+
+    ``same`` tells of a tile that it is itself symmetric: it lies on the diagonal.
 
     Where tiles have further dimensions in front, several results at once, so has the matrix.
     The work between two tiles belongs to Python, which hears Ctrl-C there and tells ``progress``.
@@ -49,7 +54,7 @@ def tiled(
     matrix, done = None, 0
     for s in range(0, S, tile):
         for r in range(s if symmetric else 0, R, tile):
-            part = compute(left.spans[s : s + tile], right.spans[r : r + tile])
+            part = compute(left.spans[s : s + tile], right.spans[r : r + tile], symmetric and s == r)
             if matrix is None:
                 matrix = part.new_empty(*part.shape[:-2], S, R)
             matrix[..., s : s + tile, r : r + tile] = part

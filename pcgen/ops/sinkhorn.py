@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pcgen.ops import gpu_sinkhorn, native, reference
 from pcgen.ops.clouds import Clouds, batch_of, mean_over
-from pcgen.ops.kernels import define
+from pcgen.ops.kernels import define, no_second_derivative
 from pcgen.ops.matrix import Progress, tiled
 
 __all__ = ["Backend", "sinkhorn", "sinkhorn_matrix"]
@@ -35,7 +35,8 @@ def sinkhorn(
     is a length in the unit of the coordinates: as it goes to 0, S goes to the exact earth mover's distance. ε falls
     from the diameter of a pair to blur^p by the factor scaling^p from one symmetric, averaged update of the potentials
     to the next; a ``scaling`` nearer to 1 means more of them, and a better optimum. One more update at the end makes
-    the gradient that of the divergence, the potentials being constant (ibid., section 3).
+    the gradient that of the divergence, the potentials being constant (ibid., section 3). Where p = 1, the tensorized
+    backend of the authors' program (geomloss 0.3.1) counts distances below 1e-4 as 1e-4; here every distance counts.
 
     ``backend="keops"`` evaluates the soft minima with KeOps, for clouds so large that its GPU kernels are worth being
     compiled at first use. ``ImportError`` where it is not installed; ``ValueError`` for a blur that is not positive, a
@@ -61,7 +62,7 @@ def sinkhorn_matrix(
     x = _neighbours_together(left)[0]
     y = x if symmetric else _neighbours_together(right)[0]
 
-    def compute(these: Tensor, those: Tensor) -> Tensor:
+    def compute(these: Tensor, those: Tensor, _: bool) -> Tensor:
         pairs = _copied(x, these.repeat_interleave(len(those), 0)), _copied(y, those.repeat(len(these), 1))
         values = _divergence(*pairs[0], *pairs[1], blur, power, scaling, backend)
         return values.reshape(len(these), len(those))
@@ -278,6 +279,7 @@ _PULL = define(
     _pull_shapes,
     cpu=_cpu_pull,
     cuda=gpu_sinkhorn.softmin_pull,
+    **no_second_derivative("a Sinkhorn divergence"),
 )
 # One operation for all iterations: their number depends on values, at which torch.compile does not look.
 _POTENTIALS = define(

@@ -87,7 +87,7 @@ def annealed_gradient(
         u, v = x_ratio[:, rows].double(), y_ratio[:, others].double()
         for part, (d2, weights) in _plan(points, targets, u, v, levels):
             # The derivative of a distance is (x - y) / d, 0 where two points coincide.
-            weights = 2 * weights if squared else torch.where(d2 > 0, weights / d2.clamp_min(1e-300).sqrt(), 0.0)
+            weights = 2 * weights if squared else torch.where(d2 == 0, 0.0, weights / d2.sqrt())
             of_x[rows][part] += (scale * weighted_differences(weights, points[part], targets)).to(x.dtype)
             of_y[others] += (scale * weighted_differences(weights.T, targets, points[part])).to(y.dtype)
     return of_x, of_y

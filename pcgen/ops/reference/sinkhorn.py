@@ -57,7 +57,7 @@ def softmin_pull(
             P = torch.exp(a[here, None].double() + h[others].double() - _cost(d2, power) / e) * w[others].double()
             mass[here] = P.sum(1).to(x.dtype)
             if power == 1:  # the derivative of a distance is (x - y) / d, 0 where two points coincide
-                P = torch.where(d2 > 0, P / d2.clamp_min(1e-300).sqrt(), 0.0)
+                P = torch.where(d2 == 0, 0.0, P / d2.sqrt())
             pull[here] = weighted_differences(P, block, targets).to(x.dtype)
             part += len(block)
     return mass, pull
