@@ -27,7 +27,8 @@ import clouds
 import peers
 
 from pcgen import ops
-from pcgen.ops.reference import annealed_emd
+from pcgen.ops import reference
+from pcgen.ops.clouds import clouds as spanned
 
 K, RADIUS, NEIGHBOURS, COUNT, VOXEL, BLUR = 16, 0.02, 32, 2048, 0.02, 0.05
 
@@ -63,7 +64,13 @@ def doubled(function: Callable) -> Callable:
 
 
 def annealed_truth(variant: str) -> Callable:
-    return doubled(lambda x, y: lambda: annealed_emd(x, y, variant)[0].numpy())
+    def prepare(x: torch.Tensor, y: torch.Tensor) -> Callable:
+        left, right = spanned("x", x), spanned("y", y)
+        return lambda: reference.annealed(left.points, left.spans, right.points, right.spans, variant == "pvd")[
+            0
+        ].numpy()
+
+    return doubled(prepare)
 
 
 CASES = (

@@ -91,7 +91,7 @@ def _gradient_shapes(x: Tensor, x_spans: Tensor, y: Tensor, *_) -> tuple[Tensor,
 def _cpu(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, squared: bool):
     value, moved, x_ratio, y_ratio = _shapes(x, x_spans, y, y_spans, squared)
     ratios = x_ratio.zero_(), y_ratio.zero_()  # of padding
-    native.call("annealed", *_clouds(x, x_spans, y, y_spans), len(x_spans), squared, value, moved, *ratios)
+    native.call_on("annealed", x, x_spans, len(x), y, y_spans, len(y), len(x_spans), squared, value, moved, *ratios)
     return value, moved, *ratios
 
 
@@ -107,21 +107,15 @@ def _cpu_gradient(
 ) -> tuple[Tensor, Tensor]:
     of_x, of_y = torch.zeros_like(x), torch.zeros_like(y)
     given = x_ratio.contiguous(), y_ratio.contiguous(), gradient.contiguous()
-    native.call("annealed_gradient", *_clouds(x, x_spans, y, y_spans), len(x_spans), squared, *given, of_x, of_y)
+    pairs = x, x_spans, len(x), y, y_spans, len(y), len(x_spans)
+    native.call_on("annealed_gradient", *pairs, squared, *given, of_x, of_y)
     return of_x, of_y
 
 
 def _cpu_matrix(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, squared: bool) -> tuple[Tensor, Tensor]:
     value, moved = _matrix_shapes(x, x_spans, y, y_spans, squared)
-    double, dimension = x.dtype == torch.float64, x.shape[1]
-    sets = x, x_spans, len(x_spans), y, y_spans, len(y_spans)
-    native.call("annealed_matrix", double, dimension, *sets, squared, value, moved)
+    native.call_on("annealed_matrix", x, x_spans, len(x_spans), y, y_spans, len(y_spans), squared, value, moved)
     return value, moved
-
-
-def _clouds(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor) -> tuple[int | Tensor, ...]:
-    """The arguments that the C functions have in common."""
-    return x.dtype == torch.float64, x.shape[1], x, x_spans, len(x), y, y_spans, len(y)
 
 
 def _saved(ctx, inputs, output) -> None:

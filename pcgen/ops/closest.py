@@ -61,26 +61,13 @@ def _shapes_both(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor) -> tupl
 
 def _cpu(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor) -> tuple[Tensor, Tensor]:
     distance, index = _padding(x, x_spans)
-    native.call(
-        "nearest",
-        x.dtype == torch.float64,
-        x.shape[1],
-        x,
-        x_spans,
-        y,
-        y_spans,
-        len(x_spans),
-        distance,
-        index,
-        None,
-        None,
-    )
+    native.call_on("nearest", x, x_spans, y, y_spans, len(x_spans), distance, index, None, None)
     return distance, index
 
 
 def _cpu_both(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     there, back = _padding(x, x_spans), _padding(y, y_spans)
-    native.call("nearest", x.dtype == torch.float64, x.shape[1], x, x_spans, y, y_spans, len(x_spans), *there, *back)
+    native.call_on("nearest", x, x_spans, y, y_spans, len(x_spans), *there, *back)
     return *there, *back
 
 

@@ -125,20 +125,7 @@ def _shapes(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, squared: boo
 
 def _cpu(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, squared: bool, symmetric: bool) -> Tensor:
     matrix = _shapes(x, x_spans, y, y_spans, squared, symmetric)
-    native.call(
-        "chamfer_matrix",
-        x.dtype == torch.float64,
-        x.shape[1],
-        x,
-        x_spans,
-        len(x_spans),
-        y,
-        y_spans,
-        len(y_spans),
-        squared,
-        symmetric,
-        matrix,
-    )
+    native.call_on("chamfer_matrix", x, x_spans, len(x_spans), y, y_spans, len(y_spans), squared, symmetric, matrix)
     return matrix
 
 

@@ -78,9 +78,7 @@ def _matrix_shapes(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, *_) -
 def _cpu(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, squared: bool, tolerance: float):
     value, dual, assignment = _shapes(x, x_spans)
     assignment.fill_(-1)
-    double, (_, D) = x.dtype == torch.float64, x.shape
-    arguments = (x, x_spans, y, y_spans, len(x_spans), squared, tolerance, value, dual, assignment)
-    native.call("emd_exact", double, D, *arguments)
+    native.call_on("emd_exact", x, x_spans, y, y_spans, len(x_spans), squared, tolerance, value, dual, assignment)
     return value, dual, assignment
 
 
@@ -88,9 +86,8 @@ def _cpu_matrix(
     x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, squared: bool, tolerance: float, symmetric: bool
 ) -> Tensor:
     out = _matrix_shapes(x, x_spans, y, y_spans)
-    double, (_, D) = x.dtype == torch.float64, x.shape
     sets = (x, x_spans, len(x_spans), y, y_spans, len(y_spans))
-    native.call("emd_exact_matrix", double, D, *sets, squared, tolerance, symmetric, out)
+    native.call_on("emd_exact_matrix", *sets, squared, tolerance, symmetric, out)
     return out
 
 

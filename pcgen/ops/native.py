@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Library", "call", "library"]
+__all__ = ["Library", "call", "call_on", "library"]
 
 LEVELS = {"x86_64": ("sse2", "avx2", "avx512"), "AMD64": (), "aarch64": ("neon",), "arm64": ("neon",)}
 
@@ -75,6 +75,11 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
         raise MemoryError(f"pcgen.ops: {name} ran out of memory")
     if status:
         raise RuntimeError(f"pcgen.ops: {name} failed with status {status}")
+
+
+def call_on(name: str, x: Tensor, *arguments: Tensor | int | float | None) -> None:
+    """:func:`call` of a function of points (rows, D), whose first arguments are their type and dimension."""
+    call(name, x.dtype == torch.float64, x.shape[1], x, *arguments)
 
 
 def _as_c(argument: Tensor | int | float | None) -> ctypes._SimpleCData | None:

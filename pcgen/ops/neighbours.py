@@ -202,22 +202,7 @@ def _shapes(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, k: int, radi
 
 def _cpu(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, k: int, radius: float, by_index: bool):
     distance, index, count = x.new_zeros(len(x), k), x_spans.new_full((len(x), k), -1), x_spans.new_zeros(len(x))
-    native.call(
-        "neighbours",
-        x.dtype == torch.float64,
-        x.shape[1],
-        x,
-        x_spans,
-        y,
-        y_spans,
-        len(x_spans),
-        k,
-        radius,
-        by_index,
-        distance,
-        index,
-        count,
-    )
+    native.call_on("neighbours", x, x_spans, y, y_spans, len(x_spans), k, radius, by_index, distance, index, count)
     return distance, index, count
 
 

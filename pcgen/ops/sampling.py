@@ -83,8 +83,7 @@ def _shapes(x: Tensor, spans: Tensor, start: Tensor, count: int) -> Tensor:
 
 def _cpu(x: Tensor, spans: Tensor, start: Tensor, count: int) -> Tensor:
     index = _shapes(x, spans, start, count)
-    is_double = x.dtype == torch.float64
-    native.call("farthest_point_sampling", is_double, x.shape[1], x, spans, len(spans), start, count, index)
+    native.call_on("farthest_point_sampling", x, spans, len(spans), start, count, index)
     return index
 
 

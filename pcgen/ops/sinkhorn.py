@@ -221,8 +221,7 @@ def _potential_shapes(x: Tensor, x_spans: Tensor, y: Tensor, *_) -> tuple[Tensor
 
 def _cpu(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, h: Tensor, eps: Tensor, power: int) -> Tensor:
     out = torch.zeros_like(x[:, 0])
-    double, batch = x.dtype == torch.float64, len(x_spans)
-    native.call("softmin", double, x.shape[1], x, x_spans, y, y_spans, h, eps, batch, power, out)
+    native.call_on("softmin", x, x_spans, y, y_spans, h, eps, len(x_spans), power, out)
     return out
 
 
@@ -239,7 +238,7 @@ def _cpu_pull(
 ) -> tuple[Tensor, Tensor]:
     mass, pull = torch.zeros_like(x[:, 0]), torch.zeros_like(x)
     rows = x, x_spans, a.contiguous(), y, y_spans, h.contiguous(), w.contiguous()
-    native.call("softmin_pull", x.dtype == torch.float64, x.shape[1], *rows, eps, len(x_spans), power, mass, pull)
+    native.call_on("softmin_pull", *rows, eps, len(x_spans), power, mass, pull)
     return mass, pull
 
 

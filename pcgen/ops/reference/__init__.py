@@ -5,7 +5,7 @@ runs on any device, in blocks, so that memory grows with the number of points an
 the exact assignment holds all N × N costs.
 """
 
-from pcgen.ops.reference.annealed import ANNEALING, annealed, annealed_emd, annealed_gradient, annealed_matrix
+from pcgen.ops.reference.annealed import ANNEALING, annealed, annealed_gradient, annealed_matrix
 from pcgen.ops.reference.distances import chamfer_matrix, nearest, nearest_both, squared_distances
 from pcgen.ops.reference.exact import emd_exact, emd_exact_matrix
 from pcgen.ops.reference.neighbours import gather, neighbours
@@ -16,7 +16,6 @@ from pcgen.ops.reference.sinkhorn import softmin, softmin_pull
 __all__ = [
     "ANNEALING",
     "annealed",
-    "annealed_emd",
     "annealed_gradient",
     "annealed_matrix",
     "chamfer_matrix",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pcgen.ops.reference.distances import blocks, squared_distances
 
-__all__ = ["ANNEALING", "annealed", "annealed_emd", "annealed_gradient", "annealed_matrix", "weighted_differences"]
+__all__ = ["ANNEALING", "annealed", "annealed_gradient", "annealed_matrix", "weighted_differences"]
 
 # Levels λ of the annealing, in 1/length²; both were made for shapes about one unit long.
 ANNEALING = {
@@ -43,22 +43,6 @@ def annealed(
         results.append(_totals(points, targets, u, v, levels, squared))
     value, moved = torch.tensor(results, dtype=torch.float64, device=x.device).T
     return value.contiguous(), moved.contiguous(), x_ratio, y_ratio
-
-
-def annealed_emd(x: Tensor, y: Tensor, variant: str) -> Tensor:
-    """The cost (B,) of :func:`annealed` for clouds x (B, N, D), left, and y (B, M, D) of equal size.
-
-    >>> x = torch.rand(1, 16, 3, generator=torch.Generator().manual_seed(0))
-    >>> annealed_emd(x, x, "pointflow") > 0     # not a distance: a cloud is not at 0 from itself
-    tensor([True])
-    """
-    rows, spans = zip(
-        *(
-            (c.reshape(-1, c.shape[-1]), torch.tensor([[b * c.shape[1], c.shape[1]] for b in range(len(c))]))
-            for c in (x, y)
-        )
-    )
-    return annealed(rows[0], spans[0], rows[1], spans[1], variant == "pvd")[0]
 
 
 def annealed_matrix(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, squared: bool) -> tuple[Tensor, Tensor]:
