@@ -14,16 +14,8 @@ SANITIZER := build/kernels_sanitized.so
 demo: $(VENV)/.ready
 	$(BIN)/pcgen train demo --out runs/demo --overwrite
 
-# Two processes: in one, after all compile tests, torch.load failed in later tests; why was not found yet.
-COMPILING := $(patsubst %,tests/test_%.py,ops kernels emd annealed sinkhorn)
-
 test: $(VENV)/.ready
-ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
-else
-	$(BIN)/python -m pytest $(COMPILING) pcgen/ops
-	$(BIN)/python -m pytest tests pcgen $(addprefix --ignore=,$(COMPILING) pcgen/ops)
-endif
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

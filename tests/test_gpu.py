@@ -1,10 +1,14 @@
 """The CUDA kernels against the definition: on the CPU by emulation, and on a GPU where there is one."""
 
+import ctypes
+import io
 import os
 import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import emulation
 import pytest
@@ -446,6 +450,32 @@ def test_every_source_compiles_with_nvrtc():
     assert cubin.startswith(b"\x7fELF")
     with pytest.raises(RuntimeError, match=r"^bad.cu does not compile for sm_90: NVRTC_ERROR_COMPILATION\n.*expected"):
         gpu_compiler.compile_source("int f() { return }", "bad.cu", "sm_90", {})
+
+
+def test_no_object_of_the_interpreter_is_written_to(monkeypatch):
+    """An empty log is one byte; Python shares its objects of no byte and of one."""
+
+    def write(content):
+        def into(program, buffer):
+            ctypes.memmove(buffer, content, len(content))
+            return (done,)
+
+        return into
+
+    done = SimpleNamespace(value=0)
+    nvrtc = types.ModuleType("nvrtc")
+    nvrtc.nvrtcResult = SimpleNamespace(NVRTC_SUCCESS=done)
+    nvrtc.nvrtcCreateProgram = nvrtc.nvrtcCompileProgram = nvrtc.nvrtcDestroyProgram = lambda *_: (done,)
+    nvrtc.nvrtcGetProgramLogSize = nvrtc.nvrtcGetCUBINSize = lambda _: (done, 1)
+    nvrtc.nvrtcGetProgramLog, nvrtc.nvrtcGetCUBIN = write(b"\x07"), write(b"\x09")
+    bindings = types.ModuleType("cuda.bindings")
+    bindings.nvrtc = nvrtc
+    monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    assert gpu_compiler.compile_source("", "empty.cu", "sm_90", {}) == (b"\x09", "\x07")
+    everything = bytes(range(256))
+    stream = io.BytesIO(everything)
+    assert [stream.read(1)[0] for _ in everything] == list(range(256))
 
 
 # where CUDA cannot be used

@@ -51,16 +51,25 @@ def compile_source(
     try:
         every = [option.encode() for option in (*OPTIONS, *options, f"--gpu-architecture={architecture}")]
         (result,) = nvrtc.nvrtcCompileProgram(program, len(every), every)
-        log = b" " * _done(nvrtc.nvrtcGetProgramLogSize(program))
+        log = _buffer(_done(nvrtc.nvrtcGetProgramLogSize(program)))
         _done(nvrtc.nvrtcGetProgramLog(program, log))
         text = log.decode(errors="replace").strip("\0 \n")
         if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             raise RuntimeError(f"{name} does not compile for {architecture}: {result.name}\n{text}")
-        cubin = b" " * _done(nvrtc.nvrtcGetCUBINSize(program))
+        cubin = _buffer(size := _done(nvrtc.nvrtcGetCUBINSize(program)))
         _done(nvrtc.nvrtcGetCUBIN(program, cubin))
-        return cubin, text
+        return cubin[:size], text
     finally:
         nvrtc.nvrtcDestroyProgram(program)
+
+
+def _buffer(size: int) -> bytes:
+    """Room for NVRTC to write ``size`` bytes into.
+
+    Never one byte alone: Python keeps a single object of each such value for the whole process, and an empty log, its
+    zero written into that of the space, made every later reader of files take 32 for 0.
+    """
+    return bytes(size + 2)
 
 
 def headers_of(source: str) -> dict[str, str]:
