@@ -31,9 +31,9 @@ public:
 
     // Stops when primal − dual ≤ tolerance · primal is proven, at the latest when both are equal but for rounding.
     void solve(double tolerance) {
-        const double excess = match_in_order();
-        if (excess <= std::max(tolerance, ROUNDING)) return;
-        if (excess <= CLOSE) return complete();
+        const double stop = std::max(tolerance, ROUNDING), excess = match_in_order(stop);
+        if (excess <= stop) return;
+        if (excess < INF) return complete();
         learn_from_fewer();
         if (!approach(tolerance)) complete();
     }
@@ -122,7 +122,8 @@ private:
 
     double wanted_of(int64_t i) const;
     void start_from_prices();
-    double match_in_order();
+    double between_means(const std::vector<double>& points) const;
+    double match_in_order(double stop);
     void learn_from_fewer();
     void fill_list(int64_t i);
     template <class T> void list(Cheapest<T, D, SQUARED>& cheapest, int64_t i, double limit);

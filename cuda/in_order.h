@@ -33,9 +33,21 @@ template <int D> std::vector<int32_t> sorted(const std::vector<double>& points, 
     return numbers;
 }
 
+// What every assignment costs at least: as much as if all points lay at their mean (the cost is convex).
+template <int D, bool SQUARED> double Assignment<D, SQUARED>::between_means(const std::vector<double>& points) const {
+    double square = 0;
+    for (int d = 0; d < D; d++) {
+        double gap = 0;
+        for (int64_t i = 0; i < n; i++) gap += x[i * D + d] - points[i * D + d];
+        square += gap / n * (gap / n);
+    }
+    return n * (SQUARED ? square : std::sqrt(square));
+}
+
 // Pairs rows and columns in order, at prices at which no row wants its neighbour's column. Returns which share of the
-// cost may be too much; infinity, and everything is as before, where that is more than CLOSE.
-template <int D, bool SQUARED> double Assignment<D, SQUARED>::match_in_order() {
+// cost may be too much; infinity, and everything is as before, where that is more than `stop` and more than CLOSE of
+// what assignments can differ in: between clouds that lie far apart, most of the cost is the same for all.
+template <int D, bool SQUARED> double Assignment<D, SQUARED>::match_in_order(double stop) {
     std::vector<double> points;
     for (int64_t j = 0; j < n; j++)
         for (int d = 0; d < D; d++) points.push_back(y.leaves[j / LANES].c[d][j % LANES]);
@@ -50,11 +62,11 @@ template <int D, bool SQUARED> double Assignment<D, SQUARED>::match_in_order() {
         const double highest = cost_of(next_i, j) - cost_of(next_i, next_j);
         price[next_j] = price[j] + (lowest + highest) / 2;
     }
-    const double sum = primal();
+    const double sum = primal(), enough = std::max(CLOSE * (sum - between_means(points)), stop * sum);
     double excess = 0;
-    for (int64_t i = 0; i < n && excess <= CLOSE * sum; i++)
+    for (int64_t i = 0; i < n && excess <= enough; i++)
         excess += cost_of(i, column[i]) + price[column[i]] - wanted_of(i);
-    if (excess <= CLOSE * sum) {
+    if (excess <= enough) {
         start_from_prices();
         return excess > 0 ? excess / sum : 0;
     }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from pcgen.viz import curves, draw_cloud, gallery
+from pcgen.viz import curves, draw_cloud, gallery, instance_colours, instance_picture
 from pcgen.viz.curves import _panels
 
 
@@ -159,3 +159,32 @@ def test_curves_write_a_picture(tmp_path):
     assert imread(curves(history, tmp_path / "c.png")).shape[2] == 4
     with pytest.raises(ValueError, match="no finite quantity"):
         curves([{"step": 1.0}], tmp_path / "none.png")
+
+
+# segmented clouds
+
+
+def test_instance_pictures_have_the_colours_of_their_labels(tmp_path):
+    points = np.random.default_rng(0).normal(size=(2000, 3))
+    points[0] = np.nan
+    labels = np.where(points[:, 0] > 0, 1, 0)
+    path = instance_picture(tmp_path / "a.png", points, {"truth": labels, "nothing": np.zeros(2000, int)}, size=2.0)
+    image = imread(path)[..., :3]
+    assert image.shape[1] == 2 * 200
+
+    def reddish(part):
+        return (part[..., 0] - part[..., 2] > 0.2).mean()
+
+    assert reddish(image[:, :200]) > 0.05 and reddish(image[:, 200:]) == 0
+
+
+def test_instance_colours_are_the_same_everywhere():
+    labels = np.arange(-1, 40)
+    colours = instance_colours(labels)
+    assert np.array_equal(colours[::-1], instance_colours(labels[::-1]))
+    assert len(np.unique(colours.round(6), axis=0)) == len(labels) and (colours >= 0).all() and (colours <= 1).all()
+
+
+def test_labels_must_fit_the_points(tmp_path):
+    with pytest.raises(ValueError, match=r"labelling 'truth' must be \(3,\)"):
+        instance_picture(tmp_path / "a.png", np.eye(3), {"truth": [1, 2]})

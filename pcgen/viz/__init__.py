@@ -2,6 +2,7 @@
 
 from pcgen.viz.curves import curves
 from pcgen.viz.gallery import draw_cloud, gallery
+from pcgen.viz.instances import instance_colours, instance_picture
 from pcgen.viz.report import report
 
-__all__ = ["curves", "draw_cloud", "gallery", "report"]
+__all__ = ["curves", "draw_cloud", "gallery", "instance_colours", "instance_picture", "report"]

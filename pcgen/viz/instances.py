@@ -1,0 +1,70 @@
+"""Pictures of segmented clouds: one view of the same points for each labelling, a colour for each instance."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pcgen.viz.drawing import MOST_POINTS, draw, project
+from pcgen.viz.gallery import compose
+
+__all__ = ["instance_colours", "instance_picture"]
+
+BACKGROUND = (0.80, 0.80, 0.78)
+UNANNOTATED = (0.93, 0.93, 0.95)
+
+
+def instance_colours(labels: ArrayLike) -> np.ndarray:
+    """Colours (N, 3) from 0 to 1 of instance numbers (N,): greys for 0, the background, and −1, not annotated.
+
+    A number always has the same colour, and numbers that follow each other have colours far apart.
+
+    >>> instance_colours([0, 1, 2]).round(2).tolist()
+    [[0.8, 0.8, 0.78], [0.9, 0.36, 0.3], [0.33, 0.41, 0.75]]
+    """
+    labels = np.asarray(labels)
+    distinct, number = np.unique(labels, return_inverse=True)
+    return np.array([_colour(int(label)) for label in distinct]).reshape(-1, 3)[number]
+
+
+def instance_picture(
+    path: str | Path,
+    points: ArrayLike,
+    labellings: Mapping[str, ArrayLike],
+    *,
+    up: str = "z",
+    view: tuple[float, float] = (50.0, 30.0),
+    size: float = 5.0,
+) -> Path:
+    """Draws ``points`` (N, 3) once for each of ``labellings``, name -> (N,) instance numbers, side by side as a PNG.
+
+    ``view`` and ``size`` as in :func:`pcgen.viz.gallery`. ``ValueError`` for labels that do not fit the points.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     instance_picture(f"{folder}/two.png", np.eye(3), {"truth": [1, 1, 2], "found": [1, 2, 2]}).name
+    'two.png'
+    """
+    points = np.asarray(points, np.float64)
+    finite = np.isfinite(points).all(1)
+    views = project(points, up, view, "the points")
+    stride = -(-int(finite.sum()) // MOST_POINTS)  # as project() thins the points out
+    pixels = np.array([1, 1]) * int(100 * size)
+    tiles = []
+    for name, labels in labellings.items():
+        labels = np.asarray(labels)
+        if labels.shape != finite.shape:
+            raise ValueError(f"labelling {name!r} must be ({len(points)},), one for each point, got {labels.shape}")
+        tiles.append(draw(views, None, pixels, instance_colours(labels[finite][::stride])))
+    return compose([""], [tiles], pixels, None, Path(path), list(labellings))
+
+
+def _colour(label: int) -> tuple[float, float, float]:
+    if label <= 0:
+        return BACKGROUND if label == 0 else UNANNOTATED
+    turn = (label - 1) * 0.61803398875 + 0.017  # the golden ratio keeps successive hues apart
+    return colorsys.hsv_to_rgb(turn % 1, (0.67, 0.56, 0.78)[label % 3 - 1], (0.9, 0.75, 0.62)[label % 3 - 1])
