@@ -27,6 +27,7 @@ template <class T, int D> struct BoxTree {
     };
     struct alignas(64) Node {
         T lo[D][LANES], hi[D][LANES];  // missing children: lo = +infinity, hi = -infinity
+        int32_t id[LANES];             // the lowest in each child
     };
 
     int64_t size = 0;
@@ -77,7 +78,8 @@ private:
         return p.begin + half;
     }
 
-    static void split(std::vector<Point>& points, Part p) {
+    // Whether there was anything to divide: points that all coincide are put in the order of their ids.
+    static bool split(std::vector<Point>& points, Part p) {
         T lo[D], hi[D];
         for (int d = 0; d < D; d++) lo[d] = hi[d] = points[p.begin].c[d];
         for (int64_t i = p.begin + 1; i < p.end; i++)
@@ -88,7 +90,13 @@ private:
         int axis = 0;
         for (int d = 1; d < D; d++)
             if (hi[d] - lo[d] > hi[axis] - lo[axis]) axis = d;
+        if (lo[axis] == hi[axis]) {
+            std::sort(points.begin() + p.begin, points.begin() + p.end,
+                      [](const Point& a, const Point& b) { return a.id < b.id; });
+            return false;
+        }
         select(points.data(), p.begin, middle(p), p.end, axis);
+        return true;
     }
 
     // Brings the point of rank `middle` along an axis to its place, smaller ones before it and larger ones behind.
@@ -147,8 +155,7 @@ private:
     }
 
     static void cut_all(std::vector<Point>& points, Part p) {
-        if (!divisible(p)) return;
-        split(points, p);
+        if (!divisible(p) || !split(points, p)) return;
         cut_all(points, {p.begin, middle(p)});
         cut_all(points, {middle(p), p.end});
     }
@@ -193,7 +200,11 @@ private:
         constexpr T INF = std::numeric_limits<T>::infinity();
         for (int64_t below = leaves.size(); levels.empty() || levels.back().size() > 1;) {
             std::vector<Node> nodes((below + LANES - 1) / LANES);
-            for (int64_t i = 0; i < int64_t(nodes.size()) * LANES; i++)
+            for (int64_t i = 0; i < int64_t(nodes.size()) * LANES; i++) {
+                int32_t id = std::numeric_limits<int32_t>::max();
+                for (int j = 0; i < below && j < LANES; j++)
+                    id = levels.empty() ? leaves[i].id[0] : std::min(id, levels.back()[i].id[j]);
+                nodes[i / LANES].id[i % LANES] = id;
                 for (int d = 0; d < D; d++) {
                     T lo = INF, hi = -INF;
                     for (int j = 0; i < below && j < LANES; j++) {
@@ -207,6 +218,7 @@ private:
                     }
                     nodes[i / LANES].lo[d][i % LANES] = lo, nodes[i / LANES].hi[d][i % LANES] = hi;
                 }
+            }
             below = nodes.size();
             levels.push_back(std::move(nodes));
         }

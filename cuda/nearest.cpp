@@ -1,4 +1,4 @@
-// Nearest neighbours between clouds, and the matrix of Chamfer distances: pcgen/ops/reference.py says what they are.
+// Nearest neighbours between clouds, and the matrix of Chamfer distances: see pcgen/ops/reference/distances.py.
 #include "search.h"
 
 namespace pcgen {
@@ -8,6 +8,7 @@ template <class T> constexpr T INF = std::numeric_limits<T>::infinity();
 template <class T> constexpr T NOT_A_NUMBER = std::numeric_limits<T>::quiet_NaN();
 
 template <class T, int D> using Leaf = typename BoxTree<T, D>::Leaf;
+template <class T, int D> using Node = typename BoxTree<T, D>::Node;
 
 // The smallest squared distance of each query to the points of a leaf. Two chains, for the latency of a minimum.
 template <class T, int D> inline Pack<T> nearest_in(const Leaf<T, D>& leaf, const Pack<T>* q) {
@@ -25,8 +26,17 @@ template <class T, int D> struct Found {
     int32_t leaf[LANES] = {};
 
     Found(const Queries<T, D>& x, const BoxTree<T, D>& tree) {
-        search<T, D>(tree, x.box, [&] { return largest(best); }, [&](int32_t n) {
-            if (!at_most(to_box<T, D>(x.q, tree.levels[0][n / LANES], n % LANES), best)) return;
+        const auto wanted = [&](const Node<T, D>& node, int child) {
+            const Pack<T> bound = to_box<T, D>(x.q, node, child);
+            uint32_t queries = below(bound, best);
+            if (queries) return queries;
+            // As near as the best: what the child has must come before. Else coinciding points would all be visited.
+            for_each_bit(equal(bound, best), [&](int i) {
+                queries |= uint32_t(node.id[child] < id_in(x, i, tree, leaf[i])) << i;
+            });
+            return queries;
+        };
+        search<T, D>(tree, x.box, [&] { return largest(best); }, wanted, [&](int32_t n, uint32_t) {
             const Pack<T> here = nearest_in<T, D>(tree.leaves[n], x.q);
             const uint32_t tied = equal(here, best);
             for_each_bit(below(here, best), [&](int i) { leaf[i] = n; });
@@ -77,8 +87,10 @@ template <class T, int D> double one_way(const BoxTree<T, D>& x, const BoxTree<T
     for (int64_t n = 0; n < int64_t(x.leaves.size()); n++) {
         const Queries<T, D> queries(x, n);
         Pack<T> best = Pack<T>::all(INF<T>);
-        search<T, D>(y, queries.box, [&] { return largest(best); }, [&](int32_t leaf) {
-            if (!below(to_box<T, D>(queries.q, y.levels[0][leaf / LANES], leaf % LANES), best)) return;
+        const auto wanted = [&](const Node<T, D>& node, int child) {
+            return below(to_box<T, D>(queries.q, node, child), best);
+        };
+        search<T, D>(y, queries.box, [&] { return largest(best); }, wanted, [&](int32_t leaf, uint32_t) {
             best = least(best, nearest_in<T, D>(y.leaves[leaf], queries.q));
         });
         T distance[LANES];

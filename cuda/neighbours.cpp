@@ -24,21 +24,36 @@ struct Earlier {
     template <class T> static bool before(Neighbour<T> a, Neighbour<T> b) { return a.id < b.id; }
 };
 
-// For each of sixteen queries the k first of its neighbours within a radius, in order.
+// For each of sixteen queries the k first of its neighbours within a radius, in order. A short list is kept in order; a
+// long one grows to twice its length and is then cut, so that a neighbour costs the same whatever k is.
 template <class T, int D, class Order> struct Lists {
-    const int64_t k;
-    std::vector<Neighbour<T>> neighbours;  // k for each query
+    static constexpr int64_t SHORT = 64;  // neighbours; from there on it is faster to cut
+    const int64_t k, room;
+    std::vector<Neighbour<T>> neighbours;  // `room` for each query
     int64_t count[LANES] = {};
-    T limit[LANES];  // squared distance beyond which a query takes no more
+    Neighbour<T> last[LANES];  // a query takes only what comes before
+    T limit[LANES];            // squared distance beyond which a query takes no more
 
-    Lists(const Queries<T, D>& x, const BoxTree<T, D>& tree, int64_t k, T radius2) : k(k), neighbours(LANES * k) {
-        // No overflown distance is taken.
-        for (int i = 0; i < LANES; i++) limit[i] = i < x.count ? std::min(radius2, std::numeric_limits<T>::max()) : -1;
+    Lists(const Queries<T, D>& x, const BoxTree<T, D>& tree, int64_t k, T radius2)
+        : k(k), room(k > SHORT ? 2 * k : k), neighbours(LANES * room) {
+        for (int i = 0; i < LANES; i++) {
+            limit[i] = i < x.count ? std::min(radius2, std::numeric_limits<T>::max()) : -1;  // nothing overflown
+            last[i] = {limit[i], std::numeric_limits<int32_t>::max()};
+        }
         T reach = radius2;
-        search<T, D>(tree, x.box, [&] { return reach; }, [&](int32_t n) {
-            const Pack<T> bound = to_box<T, D>(x.q, tree.levels[0][n / LANES], n % LANES);
+        const auto wanted = [&](const typename BoxTree<T, D>::Node& node, int child) {
+            const Pack<T> bound = to_box<T, D>(x.q, node, child), limits = Pack<T>::load(limit);
+            uint32_t queries = Order::SHRINKS ? below(bound, limits) : 0;
+            T nearest[LANES];
+            bound.store(nearest);
+            for_each_bit(at_most(bound, limits) & ~queries, [&](int i) {
+                queries |= uint32_t(Order::before({nearest[i], node.id[child]}, last[i])) << i;
+            });
+            return queries;
+        };
+        search<T, D>(tree, x.box, [&] { return reach; }, wanted, [&](int32_t n, uint32_t queries) {
             const auto& leaf = tree.leaves[n];
-            for_each_bit(at_most(bound, Pack<T>::load(limit)), [&](int i) {
+            for_each_bit(queries, [&](int i) {
                 const Pack<T> d = from_point<T, D>(x.c, i, leaf);
                 T distance[LANES];
                 d.store(distance);
@@ -46,18 +61,39 @@ template <class T, int D, class Order> struct Lists {
             });
             if (Order::SHRINKS) reach = largest(Pack<T>::load(limit));
         });
+        for (int i = 0; i < x.count && room > k; i++) {
+            if (count[i] > k) cut(i);
+            std::sort(of(i), of(i) + count[i], Order::template before<T>);
+        }
     }
 
-    Neighbour<T>* of(int i) { return neighbours.data() + i * k; }
+    Neighbour<T>* of(int i) { return neighbours.data() + i * room; }
 
 private:
     void offer(int i, Neighbour<T> one) {
+        if (!Order::before(one, last[i])) return;
         Neighbour<T>* list = of(i);
-        if (count[i] == k && !Order::before(one, list[k - 1])) return;
+        if (room > k) {
+            list[count[i]++] = one;
+            if (count[i] == room) cut(i);
+            return;
+        }
         int64_t at = count[i] < k ? count[i]++ : k - 1;
         for (; at && Order::before(one, list[at - 1]); at--) list[at] = list[at - 1];
         list[at] = one;
-        if (Order::SHRINKS && count[i] == k) limit[i] = list[k - 1].distance;
+        if (count[i] == k) bound(i);
+    }
+
+    void cut(int i) {
+        Neighbour<T>* list = of(i);
+        std::nth_element(list, list + k - 1, list + count[i], Order::template before<T>);
+        count[i] = k;
+        bound(i);
+    }
+
+    void bound(int i) {
+        last[i] = of(i)[k - 1];
+        if (Order::SHRINKS) limit[i] = last[i].distance;
     }
 };
 
@@ -85,7 +121,7 @@ template <class T, int D> struct Search {
         for_each_leaf(x, threads, [&](int64_t b, int64_t leaf) {
             if (!y[b].finite) return;
             const Queries<T, D> queries(x[b], leaf);
-            Lists<T, D, Order> lists(queries, y[b], k, radius2);
+            Lists<T, D, Order> lists(queries, y[b], std::min(k, y[b].size), radius2);
             for (int i = 0; i < queries.count; i++)
                 write(spans[b].start + x[b].leaves[leaf].id[i], lists.of(i), lists.count[i], INF<T>);
         });

@@ -73,11 +73,13 @@ inline Pack<T> to_box(const Pack<T>* q, const typename BoxTree<T, D>::Node& node
 }
 
 // Visits the leaves of `tree`, the nearest branch first, as long as their distance from `box` is at most reach(), which
-// visit(leaf number) may shrink; it is infinite until then. Children are taken from a node one at a time, by a minimum
-// over sixteen lanes: sorting them all would cost more than what most of them are skipped for. Leaves, but for the very
-// first, are not even that: their order within one branch matters less than not having to wait for reach().
-template <class T, int D, class Reach, class Visit>
-inline void search(const BoxTree<T, D>& tree, const Box<T, D>& box, Reach&& reach, Visit&& visit) {
+// visit(leaf number, queries) may shrink; it is infinite until then. Of the queries in the box, wanted(node, child) are
+// those that may find something in a child, one bit each; where there are none the child is left out. Children are taken
+// from a node one at a time, by a minimum over sixteen lanes: sorting them all would cost more than what most of them
+// are skipped for. Leaves, but for the very first, are not even that: their order within one branch matters less than
+// not having to wait for reach().
+template <class T, int D, class Reach, class Wanted, class Visit>
+inline void search(const BoxTree<T, D>& tree, const Box<T, D>& box, Reach&& reach, Wanted&& wanted, Visit&& visit) {
     constexpr T INF = std::numeric_limits<T>::infinity();
     struct Open {
         Pack<T> distance;  // of the children not yet visited, the others at infinity
@@ -89,6 +91,7 @@ inline void search(const BoxTree<T, D>& tree, const Box<T, D>& box, Reach&& reac
     open[level] = {bounds<T, D>(box, tree.levels[level][0]), 0};
     for (;;) {
         Open& node = open[level];
+        const auto& boxes = tree.levels[level][node.index];
         T limit = reach();
         if (level > 0 || limit == INF) {
             const T nearest = smallest(node.distance);
@@ -98,17 +101,21 @@ inline void search(const BoxTree<T, D>& tree, const Box<T, D>& box, Reach&& reac
             }
             const int child = first_bit(equal(node.distance, Pack<T>::all(nearest)));
             node.distance = with_lane(node.distance, child, INF);
+            const uint32_t queries = wanted(boxes, child);
+            if (!queries) continue;
             const int32_t index = node.index * LANES + child;
             if (level > 0) {
                 level--;
                 open[level] = {bounds<T, D>(box, tree.levels[level][index]), index};
                 continue;
             }
-            visit(index);
+            visit(index, queries);
             limit = reach();
         }
         const Pack<T> limits = Pack<T>::all(std::min(limit, std::numeric_limits<T>::max()));
-        for_each_bit(at_most(node.distance, limits), [&](int child) { visit(node.index * LANES + child); });
+        for_each_bit(at_most(node.distance, limits), [&](int child) {
+            if (const uint32_t queries = wanted(boxes, child)) visit(node.index * LANES + child, queries);
+        });
         if (level++ == top) return;
     }
 }

@@ -245,27 +245,6 @@ def test_exact_has_no_opinion_on_what_is_not_finite(squared):
     assert torch.ops.pcgen.emd_exact(huge, spans[:1], y[2], spans[:1], squared, 0.0)[0].isnan()
 
 
-def test_exact_operations_keep_their_contract():
-    x, y = cloud(0, 20, 3).requires_grad_(), cloud(1, 20, 3).requires_grad_()
-    spans = torch.tensor([[0, 12], [12, 8]])
-    torch.library.opcheck(torch.ops.pcgen.emd_exact.default, (x, spans, y, spans, False, 0.0))
-    same = torch.tensor([[0, 8], [12, 8]])
-    matrix = (x.detach(), same, y.detach(), same, True, 1e-3, False)
-    torch.library.opcheck(torch.ops.pcgen.emd_exact_matrix.default, matrix)
-
-
-def test_exact_compiles_without_a_break():
-    x, y = cloud(0, 2, 10, 3).requires_grad_(), cloud(1, 2, 10, 3)
-    compiled = torch.compile(lambda x, y: ops.emd(x, y)[:4], fullgraph=True, backend="aot_eager")
-    for a, b in zip(compiled(x, y), ops.emd(x, y)[:4]):
-        assert torch.equal(a, b)
-    compiled(x, y)[0].sum().backward()
-    expected = x.grad.clone()
-    x.grad = None
-    ops.emd(x, y).value.sum().backward()
-    assert torch.equal(x.grad, expected)
-
-
 # all variants
 
 
@@ -280,6 +259,30 @@ def test_emd_matrix_is_every_pair(variant):
     torch.testing.assert_close(ops.emd_matrix(X, X, variant).value, ops.emd_matrix(X, X.clone(), variant).value)
     assert (found.dual is not None) == (variant == "exact")
     assert (found.moved is not None) == (variant in ("pointflow", "pvd"))
+
+
+@pytest.mark.parametrize("variant", ["exact", "pointflow", "pvd", "sinkhorn"])
+def test_compiles_without_a_break(variant):
+    x, y = (cloud(i, 2, 20, 3).requires_grad_() for i in (0, 1))
+
+    def both(x, y):
+        return ops.emd(x, y, variant).value, ops.emd_matrix(x, y, variant).value
+
+    compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
+    found, expected = compiled(x, y), both(x, y)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+    gradients = (torch.autograd.grad(value.sum(), (x, y)) for value in (found[0], expected[0]))
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
+
+
+def test_a_matrix_of_packed_clouds_compiles():
+    x, offsets = cloud(0, 30, 3), torch.tensor([0, 9, 10, 30])
+
+    def matrix(x, offsets):
+        return ops.emd_matrix(x, x, "sinkhorn", x_offsets=offsets, y_offsets=offsets).value
+
+    compiled = torch.compile(matrix, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, offsets), matrix(x, offsets))
 
 
 def test_exact_matrix_of_many_tiles_is_symmetric_and_proven():
@@ -329,6 +332,22 @@ def test_bad_emds_are_refused(sizes, options, message):
     assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match=message.split(" of equal size")[0].replace("x and y", "X and Y")):
         ops.emd_matrix(x[None], y[None], **options)
+
+
+@pytest.mark.parametrize(
+    ("variant", "options", "message"),
+    [
+        ("exact", {"tolerance": None}, "tolerance must be a number, got NoneType"),
+        ("exact", {"squared": 1}, "squared must be True or False, got int"),
+        ("sinkhorn", {"blur": "0.1"}, "blur must be a number, got str"),
+        ("sinkhorn", {"power": 2.0}, "power must be an integer, got float"),
+        ("sinkhorn", {"scaling": True}, "scaling must be a number, got bool"),
+    ],
+)
+@pytest.mark.parametrize("function", [ops.emd, ops.emd_matrix])
+def test_options_of_other_types_are_refused(function, variant, options, message):
+    with pytest.raises(TypeError, match=message):
+        function(torch.rand(1, 3, 3), torch.rand(1, 3, 3), variant, **options)
 
 
 def test_exact_refuses_pairs_of_unequal_length():

@@ -326,7 +326,7 @@ def test_tensors_are_read_and_pickles_refused(tmp_path):
     torch.save(torch.tensor(CUBE[None], dtype=torch.bfloat16, requires_grad=True), path)
     assert np.array_equal(read_clouds(path).points[0], CUBE)
     torch.save({"points": torch.zeros(3)}, path)
-    with pytest.raises(UnreadableFile, match="expected a tensor, got a dict"):
+    with pytest.raises(UnreadableFile, match="expected one tensor, got a dict"):
         read_clouds(path)
     torch.save(Mesh(CUBE, CUBE), path)
     with pytest.raises(UnreadableFile):

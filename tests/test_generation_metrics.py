@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcgen import metrics, ops
-from pcgen.metrics import occupancy
+from pcgen.metrics import occupancy, sets
 from pcgen.metrics.blocks import Side, distance_matrix
 
 REFERENCE = Path(__file__).parents[1].parent / "shared" / "reference"
@@ -20,6 +20,7 @@ seeds = st.integers(0, 2**31 - 1)
 quick = settings(deadline=None, max_examples=15)
 # A handful of clouds reaches beyond the ball that a handful of others fills.
 outside_is_fine = pytest.mark.filterwarnings("ignore:.*outside the JSD grid's ball")
+copies_are_fine = pytest.mark.filterwarnings("ignore:.* clouds of samples are among references")
 
 
 def clouds(seed, count, points=20):
@@ -80,6 +81,7 @@ def test_matrices_have_the_published_values(reference, distance):
 
 
 @outside_is_fine
+@copies_are_fine
 @pytest.mark.filterwarnings("ignore:the pointflow EMD moves")
 @pytest.mark.parametrize(("variant", "low", "high"), [("pointflow", 1e-4, 3.5e-4), ("pvd", 1.5e-6, 2.5e-6)])
 def test_annealed_distances_of_a_cloud_from_itself(small, variant, low, high):
@@ -101,6 +103,7 @@ def test_reconstruction_has_the_published_values(small):
 # limits and laws
 
 
+@copies_are_fine
 @quick
 @given(seeds, st.integers(2, 6))
 def test_identical_sets(seed, count):
@@ -238,6 +241,40 @@ def test_jsd_says_how_much_lies_outside():
         warnings.simplefilter("error")
         metrics.jsd(inside, inside)
     assert metrics.outside_ball(outside) == pytest.approx(0.07)
+
+
+# what is said before the long work
+
+
+def refuse(*_):
+    raise AssertionError("the work has begun")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((clouds(0, 5)[[0, 1, 1, 1]], clouds(1, 4)), "2 of the 4 clouds of samples are copies of others there"),
+        ((clouds(0, 4), clouds(1, 5)[[0, 0, 1]]), "1 of the 3 clouds of references are copies of others there"),
+        ((clouds(0, 4), clouds(0, 4)), "4 of the 4 clouds of samples are among references"),
+        ((clouds(0, 4), torch.cat([clouds(1, 4), clouds(0, 4)[2:3]])), "1 of the 4 clouds of samples are among refer"),
+        ((clouds(0, 4), clouds(1, 4), clouds(1, 4)), "4 of the 4 clouds of training are among references"),
+        (([clouds(0, 4), clouds(0, 4)], clouds(1, 4)), "4 of the 8 clouds of samples are copies of others there"),
+        ((clouds(0, 4) + 1, clouds(1, 4)), "100.0% of the points of samples lie outside"),
+    ],
+)
+def test_what_spoils_the_scores_is_said_first(given, message):
+    samples, references, *training = given
+    with pytest.raises(UserWarning, match=message):  # warnings are errors here
+        evaluate(samples, references, training=training[0] if training else None, progress=refuse)
+
+
+def test_sets_without_copies_are_not_accused():
+    X = clouds(0, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sets.warn_copies([("X", X), ("the same points in another order", X.flip(1)), ("Y", clouds(1, 4))])
+    with pytest.warns(UserWarning, match="1 of the 2 clouds of Y are copies"):  # 0 and -0
+        sets.warn_copies([("Y", torch.stack([torch.zeros(3, 3), -torch.zeros(3, 3)]))])
 
 
 # the report

@@ -113,6 +113,7 @@ OPERATIONS = {
     "segment_softmax": Operation(lambda n, dtype: (*rows(n, dtype), 50), (1,), memory=100_000),
     "segment_sum": Operation(lambda n, dtype: (*rows(n, dtype), 50, True), (1,), memory=100_000),
     "sinkhorn_potentials": Operation(lambda n, dtype: (*two_sets(n, dtype), 0.3, 2, 0.5), large=700, memory=600),
+    "sinkhorn_matrix": Operation(lambda n, dtype: (*two_sets(n, dtype), 0.3, 2, 0.5), large=700, memory=600),
     "softmin": Operation(softmin, (0, 2, 4), large=2_000, memory=1_500),
     "softmin_pull": Operation(softmin_pull, large=2_000, memory=1_500),
     "voxel_groups": Operation(lambda n, dtype: (points(n, dtype), spans(n), [0.3, 0.5, 0.2]), memory=100_000),

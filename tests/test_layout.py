@@ -55,7 +55,9 @@ def test_no_package_shadows_others():
     assert not (ROOT / "datasets" / "__init__.py").exists()
 
 
-@pytest.mark.parametrize("name", ["open3d", "pykeops", "torch_scatter", "tensorboard", "accelerate", "matplotlib"])
+@pytest.mark.parametrize(
+    "name", ["open3d", "pykeops", "torch_scatter", "tensorboard", "accelerate", "matplotlib", "laspy"]
+)
 def test_core_imports_without(name):
     import subprocess
     import sys

@@ -13,6 +13,7 @@ import torch
 from pcgen import metrics, ops
 from pcgen.metrics import blocks
 from pcgen.metrics.blocks import Side, distance_matrix
+from pcgen.ops import kernels, native
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("cd", "exact", "pointflow", "pvd")
@@ -98,6 +99,35 @@ def test_other_content_is_another_matrix(small_blocks, computed, tmp_path, chang
     }[change]
     distance_matrix(distance, X, Y, cache=tmp_path)
     assert len(computed) == 2
+
+
+def test_other_kernels_compute_anew(small_blocks, computed, tmp_path, monkeypatch):
+    sides = Side.of(clouds(0, 4)), Side.of(clouds(1, 4))
+    distance_matrix("cd", *sides, cache=tmp_path)
+    monkeypatch.setattr(blocks, "fingerprint", lambda: "of another library")
+    distance_matrix("cd", *sides, cache=tmp_path)
+    assert len(computed) == 2 == len(list(tmp_path.glob("*/about.json")))
+
+
+def test_the_fingerprint_is_that_of_sources_and_library(monkeypatch, tmp_path):
+    here = kernels.fingerprint.__wrapped__()
+    assert here == kernels.fingerprint() and len(here) == 16
+    monkeypatch.setattr(kernels.native, "library", lambda: native.Library(None, "none"))
+    without = kernels.fingerprint.__wrapped__()
+    (tmp_path / "kernels.py").write_text("x = 1")
+    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "kernels.py"))
+    other = kernels.fingerprint.__wrapped__()
+    (tmp_path / "kernels.py").write_text("x = 2")
+    assert len({without, other, kernels.fingerprint.__wrapped__()}) == 3
+
+
+def test_a_block_is_on_the_disk_before_it_has_its_name(small_blocks, tmp_path, monkeypatch):
+    calls = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda stream: calls.append("fsync") or sync(stream))
+    monkeypatch.setattr(os, "replace", lambda *paths: calls.append("replace") or replace(*paths))
+    distance_matrix("cd", Side.of(clouds(0, 4)), Side.of(clouds(1, 4)), cache=tmp_path)
+    assert calls == ["fsync", "replace"] * 2  # the note and one block
 
 
 def test_the_training_row_shares_the_references(small_blocks, computed):

@@ -62,8 +62,20 @@ def test_points_of_whole_clouds():
     assert torch.equal(metrics.pc15k_references(list(whole.numpy()), "exact", 64), whole[:, 10000:10064])
     # ShapeGF's box is that of all points, which the reference's own need not fill.
     assert torch.equal(metrics.pc15k_references(whole, "shapegf"), normalised(whole, "box")[:, 10000:12048])
+    with pytest.raises(ValueError, match="normalise must be one of none, box, half-box, whole-box, got 'boxes'"):
+        metrics.pc15k_references(whole, "pvd", normalise="boxes")
     with pytest.raises(ValueError, match=r"references\[0\] must have the points 10000:12048 .* got 12000"):
         metrics.pc15k_references(whole[:, :12000], "pvd")
+
+
+def test_shapegf_says_when_references_are_not_scaled():
+    whole = torch.rand(4, 15000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([2.0, 1.0, 0.5])
+    scaled, bare = metrics.pc15k_references(whole, "shapegf", 300), whole[:, 10000:10300]
+    departure = "references that are not scaled by the boxes of whole shapes, as pc15k_references does it"
+    for references, departed in ((scaled, False), (bare, True), (bare / 10, True)):
+        found = metrics.evaluate(clouds(0, 3, 300), references, "shapegf", interval=0)
+        assert (departure in found.deviations) == departed
+    assert departure not in metrics.evaluate(clouds(0, 3, 300), bare, "pointflow", interval=0).deviations
 
 
 def test_every_departure_is_listed():
@@ -93,6 +105,7 @@ def test_some_protocols_demand_equal_sets(protocol):
     [
         ({"protocol": "lionbox"}, "nearest: 'lion-box'"),
         ({"normalise": "Box"}, "normalise must be one of .* \\(nearest: 'box'"),
+        ({"normalise": "whole-box"}, "normalise must be one of none, box, half-box, got 'whole-box'"),
         ({"tolerance": 1.0}, r"tolerance must be a relative gap in \[0, 1\), got 1.0"),
         ({"interval": 90}, r"interval must be a level in \[0, 1\), 0 for none, got 90"),
     ],

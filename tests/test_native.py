@@ -75,6 +75,13 @@ def test_an_unknown_choice_is_refused(choose, choice):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("choice", ["avx2", "fast"])
+def test_a_choice_that_is_not_there_is_refused(choose, monkeypatch, tmp_path, choice):
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    with pytest.raises(ValueError, match=f"PCGEN_KERNELS={choice}: .* or no instruction set, none being compiled"):
+        choose(choice)
+
+
 def test_the_absence_of_kernels_has_a_reason(choose, monkeypatch, tmp_path):
     monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
     found = choose("auto")

@@ -1,5 +1,7 @@
 """Neighbourhoods: exact answers, laws, and the definition in float64."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from pcgen import ops
+from pcgen.ops import native
 
 
 def every_distance(x, y):
@@ -235,6 +238,57 @@ def test_input_need_not_be_contiguous_or_wide(search):
         torch.testing.assert_close(value, expected, rtol=1e-3 if search is SEARCHES["interpolate"] else 0, atol=0)
 
 
+def test_numbers_may_be_numpys():
+    x, y = cloud(0, 9, 3), cloud(1, 9, 3)
+    for k, radius in ((np.int64(2), np.float32(0.5)), (np.int32(2), np.float64(0.5)), (np.uint8(2), np.float16(0.5))):
+        assert torch.equal(ops.knn(x, y, k).index, ops.knn(x, y, 2).index)
+        assert torch.equal(ops.ball_query(x, y, radius, k).index, ops.ball_query(x, y, 0.5, 2).index)
+
+
+# many neighbours, and many points in one place
+
+
+@pytest.mark.parametrize("order", ["distance", "index"])
+@pytest.mark.parametrize("kind", ["random", "coincident", "duplicates", "lattice"])
+def test_long_lists(kind, order):
+    x, y = cloud(0, 40, 3, kind=kind), cloud(1, 700, 3, kind=kind)
+    every = every_distance(x, y)
+    for k in (64, 65, 128, 300, 700):
+        found, near = ops.ball_query(x, y, 1.5, k, order), (every <= 1.5**2)
+        for i in range(len(x)):
+            inside = near[i].nonzero()[:, 0]
+            if order == "distance":
+                inside = inside[every[i, inside].sort(stable=True).indices]
+            assert found.count[i] == min(k, len(inside))
+            assert found.index[i, : found.count[i]].tolist() == inside[:k].tolist()
+
+
+def seconds(function):
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+@pytest.mark.skipif(native.library().functions is None, reason="no compiled kernels here: their speed was NOT tested")
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_points_in_one_place_cost_no_more_than_others(share):
+    x = cloud(0, 40_000, 3, dtype=torch.float32)
+    there = torch.arange(len(x)) < share * len(x)
+    heap = torch.where(there[:, None], 0.0, x)
+
+    def least(search, *clouds):
+        return min(seconds(lambda: search(*clouds)) for _ in range(3))
+
+    def sixteen(x, y):
+        return ops.knn(x, y, 16)
+
+    for search in (ops.nearest, sixteen):
+        usual = least(search, x, x)
+        assert least(search, heap, heap) < 6 * usual
+        assert least(search, x, heap) < 6 * usual
+    assert (ops.nearest(heap, heap).index[there] == 0).all()  # the lowest
+
+
 # features of neighbours
 
 
@@ -284,6 +338,18 @@ def test_coincident_points_share_the_weight():
     assert ops.interpolate(torch.zeros(1, 1), y, features).tolist() == [[3.0]]
     near = torch.tensor([[1e-18]])  # its square underflows to a number of few digits
     assert ops.interpolate(near, y, features).item() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_interpolation_does_not_see_the_unit(dtype):
+    x, y, features = (cloud(i, 2, 20, 3, dtype=dtype) for i in (0, 1, 2))
+    expected = ops.interpolate(x, y, features)
+    for exponent in (-100, -70, 70, 120) if dtype == torch.float32 else (-900, -600, 600, 1000):
+        unit = torch.tensor([[[2.0**exponent]], [[1.0]]], dtype=dtype)  # of each cloud for itself
+        assert torch.equal(ops.interpolate(unit * x, unit * y, features), expected)
+    huge = (1e30 * x).requires_grad_()
+    ops.interpolate(huge, 1e30 * y, features).sum().backward()
+    assert huge.grad.isfinite().all()
 
 
 # gradients
@@ -341,17 +407,6 @@ def test_threads_change_no_bit():
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("d", [3, 4])
-def test_opcheck(d):
-    x, y = cloud(0, 20, d).requires_grad_(), cloud(1, 30, d).requires_grad_()
-    x_spans, y_spans = torch.tensor([[0, 9], [10, 9]]), torch.tensor([[0, 15], [15, 12]])
-    torch.library.opcheck(torch.ops.pcgen.nearest.default, (x, x_spans, y, y_spans))
-    torch.library.opcheck(torch.ops.pcgen.nearest_both.default, (x, x_spans, y, y_spans))
-    for radius, by_index in ((torch.inf, False), (1.0, False), (1.0, True)):
-        torch.library.opcheck(torch.ops.pcgen.neighbours.default, (x, x_spans, y, y_spans, 4, radius, by_index))
-    torch.library.opcheck(torch.ops.pcgen.gather.default, (x, torch.tensor([[0, 3, -1], [3, 19, 0]])))
-
-
 def test_compiles_without_a_break():
     x, y, features = cloud(0, 2, 9, 3), cloud(1, 2, 12, 3), cloud(2, 2, 12, 2)
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
@@ -386,6 +441,22 @@ POINTS, OFFSETS, LENGTHS = torch.zeros(5, 3), torch.tensor([0, 2, 5]), torch.ten
         (lambda: ops.knn(POINTS, POINTS, 6), ValueError, r"k must be 1 to 5, .* y \(5, 3\), got 6"),
         (lambda: ops.knn(POINTS, POINTS, 0), ValueError, "k must be 1 to 5, .* got 0"),
         (lambda: ops.knn(POINTS, POINTS, 2.0), TypeError, "k must be an integer, got float"),
+        (lambda: ops.knn(POINTS, POINTS, True), TypeError, "k must be an integer, got bool"),
+        (lambda: ops.ball_query(POINTS, POINTS, None, 3), TypeError, "radius must be a number, got NoneType"),
+        (lambda: ops.ball_query(POINTS, POINTS, 10**400, 3), ValueError, "radius must be a positive length"),
+        (lambda: ops.nearest(POINTS, POINTS, x_offsets=[0, 5]), TypeError, "x's offsets must be .* got list"),
+        (
+            lambda: ops.nearest(POINTS[None], POINTS[None], x_lengths=torch.tensor([True])),
+            TypeError,
+            "x's lengths must be an integer tensor .* got torch.bool",
+        ),
+        (
+            lambda: ops.gather(POINTS, torch.zeros(5, 2, 1).long(), x_offsets=OFFSETS, y_offsets=OFFSETS),
+            ValueError,
+            r"index must be .* got \(5, 2, 1\)",
+        ),
+        (lambda: ops.gather(POINTS, torch.zeros(0, 2).long()), ValueError, r"at least one entry, .* got \(0, 2\)"),
+        (lambda: ops.gather(POINTS, torch.zeros(5, 0).long()), ValueError, r"at least one entry, .* got \(5, 0\)"),
         (
             lambda: ops.knn(POINTS, POINTS, 3, x_offsets=OFFSETS, y_offsets=OFFSETS),
             ValueError,

@@ -87,6 +87,9 @@ def test_f_score_by_hand(squared):
     assert found.f_score(0.25) == pytest.approx(2 * 0.25 * (1 / 3) / (0.25 + 1 / 3))  # strictly nearer
     assert ops.chamfer(x, x + 100).f_score(1) == 0
     assert ops.chamfer(x, x).f_score(1e-6) == 1
+    assert ops.chamfer(x, x, squared).f_score(1e-200) == ops.chamfer(x, x + 100, squared).f_score(1e200) == 1
+    with pytest.raises(TypeError, match="threshold must be a number, got NoneType"):
+        found.f_score(None)
     with pytest.raises(ValueError, match="threshold must be a positive length, got -1"):
         found.f_score(-1)
 
@@ -128,6 +131,12 @@ def test_bad_pairs_are_refused(function, x, y, error, message):
     with pytest.raises(error, match=message) as raised:
         function(x, y)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("function", [ops.chamfer, ops.chamfer_matrix])
+def test_a_flag_is_no_number(function):
+    with pytest.raises(TypeError, match="squared must be True or False, got float"):
+        function(torch.rand(1, 5, 3), torch.rand(1, 5, 3), 0.01)
 
 
 @pytest.mark.parametrize("function", [ops.chamfer_matrix, ops.emd_matrix])

@@ -10,9 +10,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 
-from pcgen import metrics
+from pcgen import metrics, ops
+from pcgen.metrics.protocols import normalised
 from pcgen.metrics.published import PUBLISHED, compare
 from pcgen.viz import report
 
@@ -88,6 +90,18 @@ def test_the_pictures_show_the_neighbours(measured, tmp_path, monkeypatch):
     order = np.argsort(copies.samples)
     np.testing.assert_array_equal(closest["sample"], S[order])
     np.testing.assert_array_equal(closest["nearest training shape"], T[copies.nearest[order]])
+
+
+def test_the_neighbours_are_those_that_were_measured(tmp_path, monkeypatch):
+    S, R = (clouds(seed, 6, 40) * np.exp(clouds(seed + 2, 6, 1) * 20) for seed in (0, 1))  # of many sizes
+    scores, drawn = metrics.evaluate(S, R, "dpm", points=30), []
+    monkeypatch.setattr(
+        sys.modules["pcgen.viz.report"], "gallery", lambda rows, path, **_: drawn.append(rows) or _blank(path)
+    )
+    report(scores, S, R, tmp_path / "r.html")
+    own = [normalised(torch.from_numpy(clouds[:, :30]), "box") for clouds in (S, R)]
+    np.testing.assert_array_equal(drawn[0]["sample"], own[0])
+    np.testing.assert_array_equal(drawn[0]["nearest reference"], own[1][ops.chamfer_matrix(*own).argmin(1)])
 
 
 def _blank(path):

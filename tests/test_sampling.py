@@ -126,12 +126,6 @@ def test_distances_may_overflow(d):
     assert index.tolist()[:2] == [0, 1] and len(index.unique()) == 4
 
 
-@pytest.mark.parametrize("d", [3, 4])
-def test_opcheck(d):
-    x, spans = cloud(0, 40, d), torch.tensor([[0, 20], [21, 12]])
-    torch.library.opcheck(torch.ops.pcgen.farthest_point_sampling.default, (x, spans, torch.tensor([1, 2]), 7))
-
-
 def test_compiles_without_a_break():
     x, lengths = cloud(0, 2, 30, 3), torch.tensor([30, 12])
 
@@ -160,10 +154,11 @@ POINTS = torch.zeros(5, 3)
         (lambda: ops.farthest_point_sampling(POINTS, 2, 5), ValueError, r"start must be an index .* got \[5\]"),
         (lambda: ops.farthest_point_sampling(POINTS, 2, -1), ValueError, r"start must be an index .* got \[-1\]"),
         (
-            lambda: ops.farthest_point_sampling(POINTS, 2, 1.0),
+            lambda: ops.farthest_point_sampling(POINTS, 2, torch.ones(1)),
             ValueError,
             "start must be an integer .* got torch.float",
         ),
+        (lambda: ops.farthest_point_sampling(POINTS, 2, 1.0), TypeError, "start must be an integer, got float"),
         (
             lambda: ops.farthest_point_sampling(POINTS, 2, torch.tensor([0, 1])),
             ValueError,

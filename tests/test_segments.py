@@ -329,6 +329,23 @@ def test_cells_that_overflow_a_key_keep_their_order():
     assert voxels.group.tolist() == [3, 1, 0, 3, 2] and voxels.counts.tolist() == [1, 1, 1, 2]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_voxels_of_many_points_are_the_definitions(threads):
+    """More points than a thread takes at once, in clouds of all sizes with gaps between them."""
+    x = torch.randn(200_000, 3, generator=torch.Generator().manual_seed(0))
+    x[::1000] = torch.nan
+    starts = torch.tensor([0, 0, 5, 70_000, 140_000, 200_000])
+    spans = torch.stack([starts, torch.tensor([0, 3, 69_000, 70_000, 59_999, 0])], 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for size in ([0.05, 0.1, 0.02], [1e3, 1e3, 1e3]):
+            found = torch.ops.pcgen.voxel_groups(x, spans, size)
+            assert all(torch.equal(a, b) for a, b in zip(found, reference.voxel_groups(x, spans, size), strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_voxels_where_nobody_looks():
     x = torch.tensor([[torch.nan, 0.0], [1.5, 0.0], [torch.inf, 0.0], [1e30, 0.0]])
     group, cells, counts, _ = torch.ops.pcgen.voxel_groups(x, torch.tensor([[0, 4]]), [1.0, 1.0])
@@ -363,6 +380,7 @@ def test_voxels_compile_without_a_break():
         (torch.zeros(2), torch.tensor([0, -2]), {}, ValueError, r"segments \(2,\) .* got -2 to 0"),
         (torch.zeros(0), torch.zeros(0, dtype=torch.int64), {}, ValueError, "count must be given"),
         (torch.zeros(2), torch.tensor([0, 1]), {"count": -1}, ValueError, "count must"),
+        (torch.zeros(2), torch.tensor([0, 1]), {"count": 2.0}, TypeError, "count must be an integer, got float"),
         (
             torch.zeros(2),
             torch.tensor([0.0, 1.0]),
@@ -397,7 +415,7 @@ def test_bad_segments_are_refused(values, segments, options, error, message):
         (torch.zeros(2, 3), -1, ValueError, "size must be"),
         (torch.zeros(2, 3), float("nan"), ValueError, "size must be"),
         (torch.zeros(2, 3), (1.0, 2.0), ValueError, r"3 of them for \(2, 3\), got \(1.0, 2.0\)"),
-        (torch.zeros(2, 3), "x", TypeError, "size must be .* got 'x'"),
+        (torch.zeros(2, 3), "x", TypeError, "size must be a number, got str"),
         (torch.zeros(0, 3), 1.0, ValueError, r"x must be .* got \(0, 3\)"),
         (torch.full((2, 3), torch.nan), 1.0, ValueError, r"x \(2, 3\) must be finite"),
         (

@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from adversarial import cloud, dimensions, dtypes, kinds, rotation, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
@@ -13,12 +14,7 @@ from pcgen.ops import reference as definition
 from pcgen.ops.clouds import clouds
 from pcgen.ops.sinkhorn import sinkhorn, sinkhorn_matrix
 
-seeds = st.integers(0, 2**31 - 1)
 powers = pytest.mark.parametrize("power", [1, 2])
-
-
-def cloud(seed, *shape, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def value(x, y, blur=0.1, power=2, scaling=0.5, backend="auto"):
@@ -59,29 +55,18 @@ def by_matrices(x, y, blur, power, scaling):
 # the soft minimum
 
 
-def adverse(kind, seed, n, d):
-    x = cloud(seed, n, d)
-    if kind == "duplicates":
-        return x[torch.zeros(n, dtype=torch.long)]
-    if kind == "collinear":
-        return x[:, :1] * torch.linspace(1, 2, d, dtype=x.dtype)
-    if kind == "lattice":
-        return x.round()
-    return x * {"huge": 1e6, "tiny": 1e-6}.get(kind, 1.0)
-
-
 @powers
 @given(
     seeds,
     st.integers(1, 70),
     st.integers(1, 70),
-    st.integers(1, 4),
-    st.sampled_from(["random", "duplicates", "collinear", "lattice", "huge", "tiny"]),
+    dimensions,
+    kinds,
     st.sampled_from([1e-3, 0.1, 10.0]),
-    st.sampled_from([torch.float32, torch.float64]),
+    dtypes,
 )
 def test_softmin_is_the_definition(power, seed, n, m, d, kind, sharpness, dtype):
-    x, y = adverse(kind, seed, n, d).to(dtype), adverse(kind, seed + 1, m, d).to(dtype)
+    x, y = cloud(seed, n, d, kind=kind, dtype=dtype), cloud(seed + 1, m, d, kind=kind, dtype=dtype)
     every = (x.double()[:, None] - y.double()[None]).norm(dim=-1) ** power / power
     eps = sharpness * max(every.max().item(), 1e-12)
     h = cloud(seed + 2, m).to(dtype)
@@ -152,7 +137,7 @@ def test_laws(power, seed, n, m):
     assert there > 0
     torch.testing.assert_close(value(y, x, 0.3, power, 0.8), there)
     torch.testing.assert_close(value(3 * x, 3 * y, 0.9, power, 0.8), there * 3**power)
-    Q = torch.linalg.qr(cloud(seed + 2, 3, 3)).Q
+    Q = rotation(seed + 2)
     # The box, and with it the first ε, turns with the clouds: equal only where the potentials have converged.
     torch.testing.assert_close(value(x @ Q + 1, y @ Q + 1, 0.3, power, 0.8), there, rtol=1e-2, atol=1e-3)
     assert value(x, x, 0.3, power) == 0
@@ -194,16 +179,15 @@ def test_one_point_each():
 def test_batches_and_matrices_are_their_pairs(power):
     X, Y = cloud(0, 5, 30, 3), torch.stack([cloud(1, 25, 3) * s for s in (1, 2, 3)])  # of different diameters
     seen = []
-    matrix = sinkhorn_matrix(
-        clouds("X", X), clouds("Y", Y), 0.1, power, progress=lambda done, total: seen.append((done, total))
-    )
+    how = 0.1, power, 0.5, "auto"
+    matrix = sinkhorn_matrix(clouds("X", X), clouds("Y", Y), *how, lambda done, total: seen.append((done, total)))
     pairs = torch.stack([torch.stack([value(x, y, 0.1, power) for y in Y]) for x in X])
     torch.testing.assert_close(matrix, pairs, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(value(X[:3], Y, 0.1, power), pairs.diagonal(), rtol=1e-10, atol=1e-12)
     assert seen[-1] == (15, 15)
     both = clouds("X", X)
-    square = sinkhorn_matrix(both, both, 0.1, power)
-    torch.testing.assert_close(square, sinkhorn_matrix(both, clouds("Y", X.clone()), 0.1, power))
+    square = sinkhorn_matrix(both, both, *how)
+    torch.testing.assert_close(square, sinkhorn_matrix(both, clouds("Y", X.clone()), *how))
 
 
 def test_padding_and_packing():
@@ -212,74 +196,25 @@ def test_padding_and_packing():
     each = torch.stack([value(a[:n], b[:n]) for a, b, n in zip(x, y, lengths.tolist())])
     x[1, 18:], y[1, 18:] = torch.nan, torch.inf
     x.requires_grad_()
-    padded = sinkhorn(clouds("x", x, lengths), clouds("y", y, lengths), 0.1, 2)
+    padded = sinkhorn(clouds("x", x, lengths), clouds("y", y, lengths), 0.1, 2, 0.5, "auto")
     torch.testing.assert_close(padded, each, rtol=1e-9, atol=0)
     (gradient,) = torch.autograd.grad(padded.sum(), x)
     assert (gradient[1, 18:] == 0).all() and gradient[1, :18].isfinite().all()
     offsets = torch.tensor([0, 30, 48])
     packed = [clouds(name, z.detach().reshape(-1, 3)[:48], None, offsets) for name, z in (("x", x), ("y", y))]
-    torch.testing.assert_close(sinkhorn(*packed, 0.1, 2), each, rtol=1e-9, atol=0)
+    torch.testing.assert_close(sinkhorn(*packed, 0.1, 2, 0.5, "auto"), each, rtol=1e-9, atol=0)
 
 
 # how it is bound
 
 
 @powers
-def test_any_number_of_threads_gives_the_same_bits(power):
-    x, y = (cloud(i, 300, 3, dtype=torch.float32).requires_grad_() for i in (0, 1))
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 2, 2):
-            torch.set_num_threads(count)
-            found = value(x, y, 0.2, power)
-            results.append((found, *torch.autograd.grad(found, (x, y))))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other))
-
-
-def test_operators_are_sound():
-    left, right = clouds("x", cloud(0, 2, 12, 3)), clouds("y", cloud(1, 2, 10, 3))
-    eps, h, a = torch.tensor([0.3, 0.5], dtype=torch.float64), cloud(2, 20), cloud(3, 24)
-    plain = (left.points.clone(), left.spans, right.points.clone(), right.spans)
-    torch.library.opcheck(
-        torch.ops.pcgen.softmin.default,
-        (
-            left.points.requires_grad_(),
-            left.spans,
-            right.points.requires_grad_(),
-            right.spans,
-            h.requires_grad_(),
-            eps,
-            1,
-        ),
-    )
-    pull = (*plain[:2], a, *plain[2:], h.detach(), h.detach(), eps, 2)
-    torch.library.opcheck(torch.ops.pcgen.softmin_pull.default, pull)
-    torch.library.opcheck(torch.ops.pcgen.sinkhorn_potentials.default, (*plain, 0.3, 2, 0.5))
-
-
-def test_compiles_without_a_break():
-    x, y = (cloud(i, 2, 20, 3).requires_grad_() for i in (0, 1))
-
-    def loss(x, y):
-        return value(x, y, 0.3, 2).sum()
-
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x, y), loss(x, y), rtol=1e-13, atol=0)
-    for one, other in zip(torch.autograd.grad(compiled(x, y), (x, y)), torch.autograd.grad(loss(x, y), (x, y))):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
-
-
-@powers
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_what_is_not_finite_gives_nan(power, bad):
     left, right = clouds("x", cloud(0, 2, 20, 3)), clouds("y", cloud(1, 2, 20, 3))
-    good = sinkhorn(left, right, 0.3, power)
+    good = sinkhorn(left, right, 0.3, power, 0.5, "auto")
     right.points[3, 1] = bad  # as under torch.compile, where nobody looks
-    found = sinkhorn(left, right, 0.3, power)
+    found = sinkhorn(left, right, 0.3, power, 0.5, "auto")
     assert found[0].isnan()
     torch.testing.assert_close(found[1], good[1])
     eps, h = torch.tensor([0.1, 0.1], dtype=torch.float64), torch.zeros(40).double()
@@ -313,11 +248,11 @@ def test_says_how_to_get_keops():
 def test_keops_gives_the_same(power):
     x, y, lengths = cloud(0, 2, 20, 3).requires_grad_(), cloud(1, 2, 25, 3).requires_grad_(), torch.tensor([20, 13])
     found, expected = (
-        sinkhorn(clouds("x", x, lengths), clouds("y", y), 0.1, power, backend=backend) for backend in ("keops", "auto")
+        sinkhorn(clouds("x", x, lengths), clouds("y", y), 0.1, power, 0.5, backend) for backend in ("keops", "auto")
     )
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
     for ours, theirs in zip(*(torch.autograd.grad(divergence.sum(), (x, y)) for divergence in (found, expected))):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
     itself = clouds("x", x)  # pairs of points at distance 0, where the root has no derivative
-    (at_itself,) = torch.autograd.grad(sinkhorn(itself, itself, 0.1, power, backend="keops").sum(), x)
+    (at_itself,) = torch.autograd.grad(sinkhorn(itself, itself, 0.1, power, 0.5, "keops").sum(), x)
     assert at_itself.abs().max() < 1e-10

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from pcgen._version import __version__
-from pcgen.cli import data, evaluate, generate, info, measure, train
+from pcgen.cli import data, evaluate, generate, info, measure, oracle, train
 from pcgen.cli.parser import Parser
 
 __all__ = ["main"]
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
         if os.environ.get("PCGEN_DEBUG"):
             traceback.print_exc()
-        print(f"pcgen: error: {_one_line(error)}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several processes one tells a mistake that all have made
+            print(f"pcgen: error: {_one_line(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -75,7 +76,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"pcgen {__version__}")
     parser.set_defaults(run=lambda arguments: parser.print_help(), parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for module in (train, generate, measure, evaluate, data, info):
+    for module in (train, generate, measure, evaluate, oracle, data, info):
         module.add_commands(commands)
     return parser
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
+import os
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,16 +16,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcgen.cli.inputs import read_input
 from pcgen.cli.parser import Parser, add_command, at_least, output, writable
+from pcgen.cli.sets import Given, named, read_set
 
 if TYPE_CHECKING:
     from pcgen.metrics import GenerationScores, Memorisation
 
 __all__ = ["add_commands"]
 
+PATIENCE = 10.0  # seconds in which the first process tells a mistake that all make; then torchrun ends the others
 PROTOCOLS = ("exact", "pointflow", "pvd", "lion", "lion-box", "dpm", "shapegf")
-H5_SUFFIXES = (".h5", ".hdf5")
 
 
 def add_commands(commands) -> None:
@@ -33,7 +37,8 @@ def add_commands(commands) -> None:
         """MMD, COV and 1-NNA by Chamfer and earth mover's distance, and JSD, of one set of clouds against another, as
         fractions in [0, 1], with intervals. For 1-NNA 0.5 is ideal, if both sets have the same number of clouds. Clouds
         come as npy, npz, pt (one tensor), h5, or a folder of ply or npy files; of a PC15k folder (category/val/*.npy)
-        the protocol's split and points are taken, of anything else all clouds as they are. Protocols: exact is our
+        the protocol's split and points are taken, of anything else all clouds as they are; what was read is said.
+        Protocols: exact is our
         recommendation, the others repeat published programs. A set with an unusable file is refused: scores of a part
         are not those of the whole. Under torchrun or accelerate launch the processes share the work.""",
         (
@@ -70,21 +75,38 @@ def _add_choices(parser: Parser) -> None:
     )
     parser.add_argument("--frame", choices=frames, help=f"unit: one scale that fits the references; as-is {own}")
     parser.add_argument("--normalise", choices=boxes, help=f"each cloud of both sets by its own box {own}")
-    parser.add_argument("--points", type=at_least(1), metavar="N", help="the first N of each cloud [all]")
+    parser.add_argument(
+        "--points",
+        type=at_least(1),
+        metavar="N",
+        help="the first N of each cloud, scans being shuffled by --seed [all]",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    from pcgen.metrics import evaluate, memorisation
-    from pcgen.metrics.blocks import find_crew
-
-    cache = _cache_folder(args)
-    samples = _read(args.samples)
-    references = _measured(args.references, args)
-    training = _measured(args.training, args, "train") if args.training else None
-    first = find_crew().rank == 0
+    first = os.environ.get("RANK", "0") == "0"
     if not first:
         warnings.simplefilter("ignore")  # the first process says it
-    with _stages(quiet=not first) as tell:
+    try:
+        _run(args, first)
+    except (ValueError, TypeError, OSError):
+        if not first:
+            time.sleep(PATIENCE)
+        raise
+
+
+def _run(args: argparse.Namespace, first: bool) -> None:
+    from pcgen.metrics import PROTOCOLS as TABLE
+    from pcgen.metrics import evaluate, memorisation
+
+    cache = _cache_folder(args)
+    given = {"samples": read_set("samples", args.samples, args)}
+    given["references"] = read_set("references", args.references, args, TABLE[args.protocol].split)
+    if args.training:
+        given["training"] = read_set("training", args.training, args, "train")
+    samples, references = given["samples"].clouds, given["references"].clouds
+    training = given["training"].clouds if args.training else None
+    with _stages(quiet=not first, opening=[f"{role}: {each.what}" for role, each in given.items()]) as tell:
         scores = evaluate(
             samples,
             _on_device(references, args),
@@ -93,6 +115,7 @@ def run(args: argparse.Namespace) -> None:
             args.frame,
             args.points,
             training,
+            names=named(given["samples"], given["references"]),
             progress=tell,
             seed=args.seed,
             normalise=args.normalise,
@@ -103,16 +126,18 @@ def run(args: argparse.Namespace) -> None:
         alike = {"points": scores.points, "normalise": scores.choices.normalise_samples, "cache": cache}
         copies = memorisation(samples, training, references, progress=tell, **alike) if training else None
     if first:
-        _write(args, scores, copies, samples, references, training)
+        departure = given["references"].departure
+        deviations = scores.deviations + ((departure,) if departure else ())
+        _write(args, dataclasses.replace(scores, deviations=deviations), copies, given)
 
 
 def _write(
-    args: argparse.Namespace, scores: GenerationScores, copies: Memorisation | None, samples, references, training
+    args: argparse.Namespace, scores: GenerationScores, copies: Memorisation | None, given: dict[str, Given]
 ) -> None:
     from pcgen.data.files import replacing
 
     if args.json:
-        found = scores.as_dict()
+        found = scores.as_dict() | {"read": {role: each.what for role, each in given.items()}}
         if copies:
             found["memorisation"] = {
                 name: value for name, value in copies._asdict().items() if not isinstance(value, np.ndarray)
@@ -125,47 +150,9 @@ def _write(
     if args.report:
         from pcgen.viz import report
 
-        report(*(scores, samples, references, args.report), training=training, memorised=copies, category=args.category)
+        clouds = {role: each.clouds for role, each in given.items()}
+        report(scores, path=args.report, memorised=copies, category=args.category, **clouds)
         print(f"report: {args.report}")
-
-
-def _read(path: str) -> list[np.ndarray]:
-    return _read_h5(Path(path)) if Path(path).suffix.lower() in H5_SUFFIXES else read_input(path, strict=True)[0]
-
-
-def _measured(path: str, args: argparse.Namespace, split: str | None = None) -> list[np.ndarray]:
-    """The clouds at ``path``; of a PC15k folder the protocol's points of its split, or of the one that is named."""
-    from pcgen.metrics import PROTOCOLS as TABLE
-    from pcgen.metrics import pc15k_references
-
-    root, split = Path(path), split or TABLE[args.protocol].split
-    folder = root if root.name == split else root / split
-    if not folder.is_dir():
-        return _read(path)
-    clouds = _read(str(folder))
-    whole = min(len(cloud) for cloud in clouds) >= 15000
-    return list(pc15k_references(clouds, args.protocol, args.points, args.normalise).numpy()) if whole else clouds
-
-
-def _read_h5(path: Path) -> list[np.ndarray]:
-    """Clouds (S, N, 3) of an HDF5 file: its data set ``points`` or ``samples``, or the only one of that shape."""
-    from pcgen.data import UnreadableFile
-    from pcgen.data.files import reading
-
-    try:
-        import h5py
-    except ImportError:
-        raise UnreadableFile(path, "reading HDF5 needs h5py (pip install h5py)") from None
-    with reading(path), h5py.File(path) as file:
-        found: dict[str, h5py.Dataset] = {}
-        file.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-        clouds = [name for name, item in found.items() if item.ndim == 3 and item.shape[2] == 3]
-        chosen = [name for name in ("points", "samples") if name in clouds] or clouds
-        if len(chosen) != 1:
-            raise UnreadableFile(
-                path, f"expected one data set (S, N, 3), or 'points', got {', '.join(found) or 'none'}"
-            )
-        return list(np.asarray(found[chosen[0]][()], dtype=np.float32))
 
 
 def _on_device(clouds: list[np.ndarray], args: argparse.Namespace):
@@ -195,13 +182,18 @@ def _level(text: str) -> float:
 
 
 @contextlib.contextmanager
-def _stages(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A function ``(stage, done, total)`` that moves a bar, one for each stage, which shows the time left."""
+def _stages(quiet: bool, opening: list[str]) -> Iterator[Callable[[str, int, int], None]]:
+    """A function ``(stage, done, total)`` that moves a bar, one for each stage, which shows the time left.
+
+    The opening lines come before the first: when everything that was given has been found good.
+    """
     from tqdm import tqdm
 
     bars: dict[str, tqdm] = {}
 
     def tell(stage: str, done: int, total: int) -> None:
+        if not bars and not quiet:
+            print("\n".join(opening), file=sys.stderr)
         if stage not in bars:
             for shown in bars.values():
                 shown.close()

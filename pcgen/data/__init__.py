@@ -1,4 +1,4 @@
-"""Shapes on disk and in batches: readers, writers, splits, normalisation."""
+"""Shapes and labelled scenes, on disk and generated: readers, writers, splits, normalisation, tiles."""
 
 from .formats import (
     Clouds,
@@ -13,29 +13,58 @@ from .formats import (
 )
 from .importer import ImportReport, import_folder
 from .normalise import Normalisation, fit, normalisation_of
+from .scenes import (
+    ScaleGuess,
+    Scene,
+    Tile,
+    crop,
+    find_scenes,
+    make_scene,
+    read_scene,
+    scale_guess,
+    tiles,
+    warn_scale,
+    write_scene,
+)
 from .shapes import Batch, DataConfig, Shapes, ShapeSplit, Skipped, batches, load, steps_per_epoch
+from .synthetic.scenes import GeneratedScene, PlacedObject, SceneSettings, generate_scene
 
 __all__ = [
     "Batch",
     "Clouds",
     "DataConfig",
+    "GeneratedScene",
     "ImportReport",
     "Mesh",
     "Normalisation",
+    "PlacedObject",
+    "ScaleGuess",
+    "Scene",
+    "SceneSettings",
     "ShapeSplit",
     "Shapes",
     "Skipped",
+    "Tile",
     "UnreadableFile",
     "batches",
+    "crop",
+    "find_scenes",
     "fit",
+    "generate_scene",
     "import_folder",
     "load",
+    "make_scene",
     "normalisation_of",
     "read_cloud",
     "read_clouds",
     "read_mesh",
+    "read_scene",
     "read_shape",
     "sample_surface",
+    "scale_guess",
     "steps_per_epoch",
+    "tiles",
+    "warn_scale",
     "write_clouds",
+    "write_scene",
 ]

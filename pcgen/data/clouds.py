@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -160,9 +162,15 @@ def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:
 def _read_pt(path: Path) -> np.ndarray:
     import torch
 
-    tensor = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        tensor = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if not zipfile.is_zipfile(path):  # as all files that torch.save has written since 2020
+            raise
+        raise UnreadableFile(path, "holds Python objects, which are not loaded: expected one tensor") from None
     if not isinstance(tensor, torch.Tensor):
-        raise UnreadableFile(path, f"expected a tensor, got a {type(tensor).__name__}")
+        keys = f" with {', '.join(map(repr, list(tensor)[:5]))}" if isinstance(tensor, Mapping) else ""
+        raise UnreadableFile(path, f"expected one tensor, got a {type(tensor).__name__}{keys}: save the clouds alone")
     return tensor.detach().to(torch.float64).numpy()
 
 

@@ -7,7 +7,8 @@ length, such as faces of mixed triangles and quads, are walked row by row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from .files import UnreadableFile, reading, replacing
 
-__all__ = ["read_ply", "triangulate", "write_ply"]
+__all__ = ["Ply", "load_ply", "read_ply", "save_ply", "triangulate", "write_ply"]
 
 _TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
@@ -23,6 +24,18 @@ _TYPES = {
     **{"float": "f4", "double": "f8", "float32": "f4", "float64": "f8"},
 }
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "<"}
+# The other way round: the names that every program knows. PLY has no 64-bit integers.
+_NAMES = {"i1": "char", "u1": "uchar", "i2": "short", "u2": "ushort", "i4": "int", "u4": "uint"}
+_NAMES |= {"f4": "float", "f8": "double"}
+_BLOCK = 1 << 18  # rows written at a time: as text or packed they take more memory than the columns
+
+
+class Ply(NamedTuple):
+    """A PLY file."""
+
+    elements: dict[str, dict[str, np.ndarray | list[np.ndarray]]]  # as `read_ply` returns them
+    encoding: str  # "ascii", "binary_little_endian" or "binary_big_endian"
+    comments: tuple[str, ...]  # lines of the header, without the word "comment"
 
 
 class _Property(NamedTuple):
@@ -49,28 +62,73 @@ def read_ply(path: str | Path) -> dict[str, dict[str, np.ndarray | list[np.ndarr
     ...     read_ply(f"{folder}/two.ply")["vertex"]["z"]
     array([0., 3.], dtype=float32)
     """
+    return load_ply(path).elements
+
+
+def load_ply(path: str | Path) -> Ply:
+    """A PLY file with what its header says besides; errors are those of :func:`read_ply`.
+
+    Numbers of an ASCII file are float64, since their text may say more than the declared type holds, except whole
+    ones that are declared so.
+    """
     with reading(path) as path:
         data = path.read_bytes()
-        elements, body, ascii_text = _header(path, data)
-        if ascii_text:  # every token as a float64: from here on ASCII is one more binary layout
-            data = np.array(data[body:].split(), dtype="<f8").tobytes()
-            body = 0
-            elements = [e._replace(properties=[_as_float64(p) for p in e.properties]) for e in elements]
+        elements, body, encoding, comments = _header(path, data)
+        rows = elements
+        if encoding == "ascii":  # every token as a float64: from here on ASCII is one more binary layout
+            data, body = _numbers(data[body:]), 0
+            rows = [e._replace(properties=[_as_float64(p) for p in e.properties]) for e in elements]
         columns = {}
-        for element in elements:
-            columns[element.name], body = _read_rows(path, data, body, element)
-        return columns
+        for element, row in zip(elements, rows):
+            columns[element.name], body = _read_rows(path, data, body, row)
+            if encoding == "ascii":
+                columns[element.name] |= _whole_numbers(element, columns[element.name])
+        return Ply(columns, encoding, comments)
 
 
 def write_ply(path: str | Path, points: np.ndarray) -> None:
     """Write (N,3) points as the vertices (float x, y, z) of a binary little-endian PLY, atomically."""
-    header = (
-        "ply\nformat binary_little_endian 1.0\n"
-        f"element vertex {len(points)}\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
-    )
+    save_ply(path, dict(zip("xyz", np.asarray(points, np.float32).T)))
+
+
+def save_ply(
+    path: str | Path,
+    vertex: Mapping[str, np.ndarray],
+    faces: np.ndarray | None = None,
+    encoding: str = "binary_little_endian",
+    comments: Sequence[str] = (),
+) -> None:
+    """Write columns of equal length, each in its own type, as the vertices of a PLY, and (F,k) faces, atomically.
+
+    64-bit integers become 32-bit ones, ``ValueError`` if they do not fit, booleans uchar, other floats double.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_ply(f"{folder}/a.ply", {"x": np.array([0.1, 2])}, encoding="ascii", comments=["made by hand"])
+    ...     print(Path(folder, "a.ply").read_text())
+    ply
+    format ascii 1.0
+    comment made by hand
+    element vertex 2
+    property double x
+    end_header
+    0.1
+    2.0
+    """
+    columns = {name: _storable(name, np.asarray(column)) for name, column in vertex.items()}
+    rows = len(next(iter(columns.values()), ()))
+    header = ["ply", f"format {encoding} 1.0", *(f"comment {line}" for line in comments)]
+    header += [f"element vertex {rows}"]
+    header += [f"property {_NAMES[column.dtype.str[1:]]} {'_'.join(name.split())}" for name, column in columns.items()]
+    tables = [list(columns.values())]
+    if faces is not None and len(faces):
+        tables += [[np.full(len(faces), faces.shape[1], np.uint8), *np.asarray(faces, np.int32).T]]
+        header += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
     with replacing(path) as stream:
-        stream.write(header.encode("ascii"))
-        stream.write(np.ascontiguousarray(points, "<f4").tobytes())
+        stream.write("\n".join([*header, "end_header\n"]).encode())
+        for table in tables:
+            for start in range(0, len(table[0]) if table else 0, _BLOCK):
+                stream.write(_rows([column[start : start + _BLOCK] for column in table], encoding))
 
 
 def triangulate(polygons: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
@@ -92,12 +150,58 @@ def triangulate(polygons: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
     return np.concatenate(triangles)
 
 
-def _header(path: Path, data: bytes) -> tuple[list[_Element], int, bool]:
-    """The declared elements, where their rows begin, and whether these are text."""
+def _storable(name: str, column: np.ndarray) -> np.ndarray:
+    """``column`` in the nearest type that PLY has."""
+    if column.ndim != 1 or column.dtype.kind not in "fiub":
+        raise ValueError(f"PLY column {name!r} must be (N,) numbers, got {column.shape} of {column.dtype}")
+    if column.dtype.kind == "f":
+        return column.astype(np.float32 if column.dtype.itemsize <= 4 else np.float64, copy=False)
+    if column.dtype.kind == "b":
+        return column.astype(np.uint8)
+    if column.dtype.itemsize == 8:
+        if len(column) and not -(2**31) <= column.min() <= column.max() < 2**31:
+            raise ValueError(f"PLY column {name!r} must fit 32 bits, it reaches from {column.min()} to {column.max()}")
+        return column.astype(np.int32)
+    return column
+
+
+def _rows(columns: Sequence[np.ndarray], encoding: str) -> bytes:
+    """The rows of a table as they stand in a file."""
+    if encoding == "ascii":
+        texts = [column.astype(str) for column in columns]
+        return "".join(" ".join(row) + "\n" for row in zip(*texts)).encode("ascii")
+    order = _ORDERS[encoding]
+    table = np.empty(len(columns[0]), [(str(i), c.dtype.newbyteorder(order)) for i, c in enumerate(columns)])
+    for i, column in enumerate(columns):
+        table[str(i)] = column
+    return table.tobytes()
+
+
+def _numbers(text: bytes) -> bytes:
+    """The numbers in a text as float64, little-endian."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # NumPy's word for something that is no number
+        return np.fromstring(text, dtype=np.float64, sep=" ").astype("<f8", copy=False).tobytes()
+
+
+def _whole_numbers(element: _Element, columns: dict) -> dict[str, np.ndarray]:
+    """The columns of an ASCII file that are declared and are integers, as such."""
+    whole = {}
+    for p in element.properties:
+        values = columns[p.name]
+        if p.value.kind in "iu" and isinstance(values, np.ndarray):
+            with np.errstate(invalid="ignore"):
+                cast = values.astype(p.value)
+            whole |= {p.name: cast} if (cast == values).all() else {}
+    return whole
+
+
+def _header(path: Path, data: bytes) -> tuple[list[_Element], int, str, tuple[str, ...]]:
+    """The declared elements, where their rows begin, their encoding, and the comments."""
     lines = _header_lines(path, data)
     if next(lines)[0].strip() != "ply":
         raise UnreadableFile(path, "not a PLY file (it does not begin with 'ply')")
-    order, elements = "", []
+    order, layout, elements, comments = "", "", [], []
     for line, stop in lines:
         words = line.split() or ["comment"]
         if words[0] == "format":
@@ -106,8 +210,11 @@ def _header(path: Path, data: bytes) -> tuple[list[_Element], int, bool]:
             elements.append(_Element(words[1], int(words[2]), []))
         elif words[0] == "property":
             elements[-1].properties.append(_property(words[1:], order))
+        elif words[0] == "comment":
+            text = line.strip().removeprefix("comment").strip()
+            comments.append(text.encode("latin-1").decode("utf-8", "replace"))
         elif words[0] == "end_header":
-            return elements, stop, layout == "ascii"
+            return elements, stop, layout, tuple(filter(None, comments))
     raise UnreadableFile(path, "the PLY header has no end")
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pcgen import ops
 from pcgen._version import __version__
+from pcgen.ops.kernels import fingerprint
 
 __all__ = ["Distance", "Matrix", "Progress", "Side", "distance_matrix"]
 
@@ -82,9 +83,9 @@ def distance_matrix(
     ``tolerance`` is the proven relative gap at which the exact variant may stop.
 
     With ``cache``, a folder, every finished block is a file there, under a name that follows from the content of both
-    sets, the distance and this library's version: a second run, or one after a kill, computes what is missing. In a
-    crew of processes each computes its share and all get the whole matrix; they need no common disk. Of a set against
-    itself one triangle is computed where the distance is symmetric.
+    sets, the distance and this library, its version and its kernels: a second run, or one after a kill, computes what
+    is missing. In a crew of processes each computes its share and all get the whole matrix; they need no common disk.
+    Of a set against itself one triangle is computed where the distance is symmetric.
 
     >>> side = Side.of(torch.tensor([[[0.0, 0, 0]], [[1.0, 0, 0]]], dtype=torch.float64))
     >>> distance_matrix("exact", side, side).value
@@ -183,6 +184,7 @@ def _folder(cache: Path, distance: Distance, tolerance: float, left: Side, right
         "device": left.clouds.device.type,
         "dtype": str(left.clouds.dtype),
         "pcgen": __version__,
+        "kernels": fingerprint(),
     }
     text = json.dumps(about, indent=1)
     folder = Path(cache) / hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -198,6 +200,8 @@ def _write(path: Path, write: Callable) -> None:
     try:
         with temporary.open("wb") as stream:
             write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())  # or a crash of the machine might leave the name without the content
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -20,9 +20,9 @@ from pcgen._version import __version__
 from pcgen.metrics.blocks import content_hash
 from pcgen.metrics.intervals import Interval, check_level
 from pcgen.metrics.measurement import Measurement, StageProgress, named_scores
-from pcgen.metrics.occupancy import warn_outside
-from pcgen.metrics.protocols import EmdChoice, FrameChoice, Normalise, Protocol, make_plan, normalised
-from pcgen.metrics.sets import AS_IS, Clouds, DistanceScores, Frame, as_clouds, precision, unit_frame
+from pcgen.metrics.occupancy import outside_ball, warn_outside
+from pcgen.metrics.protocols import EmdChoice, FrameChoice, Normalise, Protocol, fill_boxes, make_plan, normalised
+from pcgen.metrics.sets import AS_IS, Clouds, DistanceScores, Frame, as_clouds, precision, unit_frame, warn_copies
 
 __all__ = ["GenerationScores", "evaluate"]
 
@@ -118,7 +118,7 @@ class GenerationScores:
         (S, R), mmd = self.counts, self.data_units()
         several = f"means over {self.sets} sets of " if self.sets > 1 else ""
         notes = [
-            f"{several}{S} clouds against {R} {self.names[1]}, {self.points} points each",
+            f"{several}{S} clouds against {R} of {self.names[1]}, {self.points} points each",
             f"protocol {self.protocol}: EMD {self.emd_variant}, frame {self.frame.name}",
             *(f"deviation: {deviation}" for deviation in self.deviations),
         ]
@@ -177,11 +177,11 @@ def evaluate(
     the processes share the work, on their own devices, and all return the same. S and R are any numbers from 2 up,
     but only for S = R is 1/2 the ideal 1-NNA. ``ValueError`` for an unknown protocol, emd or frame, fewer than two
     clouds, clouds of unequal size, NaN or infinity, or sets of unequal size where the protocol demands equal ones. A
-    ``UserWarning`` where more than 1 % of the points lie outside the ball of the JSD, and where an annealed EMD moves
-    less than 99 % of the mass.
+    ``UserWarning`` where a cloud stands twice or in two sets, where more than 1 % of the points lie outside the ball of
+    the JSD, both before the long work, and where an annealed EMD moves less than 99 % of the mass.
 
-    >>> clouds = torch.rand(6, 16, 3, generator=torch.Generator().manual_seed(0))
-    >>> scores = evaluate(clouds, clouds, emd="none")
+    >>> clouds = torch.rand(6, 32, 3, generator=torch.Generator().manual_seed(0))
+    >>> scores = evaluate(clouds + 1e-3, clouds, emd="none")
     >>> scores.cd.cov, scores.cd.one_nna, scores.deviations
     (1.0, 0.0, ("EMD 'none' in place of 'exact'",))
     """
@@ -190,7 +190,7 @@ def evaluate(
     sets = [_like(R, names[1], as_clouds(S, names[0], points, at_least=2), names[0]) for S in _sample_sets(samples)]
     if len({len(S) for S in sets}) > 1:
         raise ValueError(f"{names[0]} must be sets of equal size, got {', '.join(str(len(S)) for S in sets)} clouds")
-    deviations = plan.departures(R.shape[1], len(sets[0]), len(R))
+    deviations = plan.departures(R.shape[1], len(sets[0]), len(R), fill_boxes(R))
     T = None if training is None else _like(R, names[1], _draw(training, points, len(sets[0]), seed), "training")
     placed = normalised(R, plan.choices.normalise_references)
     own_frame = unit_frame(placed) if plan.choices.frame == "unit" else AS_IS
@@ -205,6 +205,15 @@ def evaluate(
         level=check_level(interval),
         seed=seed,
     )
+
+    # Before the long work.
+    rows = [(names[0], torch.cat(sets)), *([] if T is None else [("training", T)])]
+    warn_copies([(names[1], R), *rows])
+    for name, share in [
+        *((name, outside_ball(measurement.placed(S))) for name, S in rows),
+        (names[1], measurement.outside),
+    ]:
+        warn_outside(share, name)
 
     def score(sets: list[Tensor], name: str) -> GenerationScores:
         found = measurement.scores(*sets, name) if len(sets) == 1 else measurement.mean_scores(sets, name)
@@ -233,17 +242,13 @@ def evaluate(
     scores = score(sets, names[0])
     if T is not None:
         scores = dataclasses.replace(scores, training_set=score([T], "training"))
-    _warn_about(scores)
+    _warn_of_lost_mass(scores)
     return scores
 
 
-def _warn_about(scores: GenerationScores) -> None:
-    """Where the divergence or an annealed EMD says little; the lines point at the caller of `evaluate`."""
-    rows = [scores, scores.training_set] if scores.training_set else [scores]
-    shares = {row.names[0]: row.outside_ball[0] for row in rows} | {scores.names[1]: scores.outside_ball[1]}
-    for name, share in shares.items():
-        warn_outside(share, name, stacklevel=4)
-    for row in rows:
+def _warn_of_lost_mass(scores: GenerationScores) -> None:
+    """Where an annealed EMD says little; the line points at the caller of `evaluate`."""
+    for row in [scores, scores.training_set] if scores.training_set else [scores]:
         if row.moved is not None and row.moved < 0.99:
             warnings.warn(
                 f"the {row.emd_variant} EMD moves {row.moved:.1%} of the mass between {row.names[1]} and "

@@ -75,6 +75,10 @@ class Measurement:
     def outside(self) -> float:
         return outside_ball(self.references)
 
+    def placed(self, clouds: Tensor) -> Tensor:
+        """Sample clouds (S, N, 3) as they are measured."""
+        return self.frame.place(normalised(clouds, self.plan.choices.normalise_samples))
+
     def scores(self, clouds: Tensor, name: str) -> Found:
         """Scores of (S, N, 3) clouds, with intervals from parts of both sets."""
         found, values, counts = self._measured(clouds, name)
@@ -97,7 +101,7 @@ class Measurement:
     def _measured(self, clouds: Tensor, name: str) -> tuple[Found, dict[str, tuple[Tensor, ...]], csr_array]:
         """The scores, and what they were found from: the matrices rr, rs, ss of each distance, the cell counts."""
         rr = self.within_references
-        placed = self.frame.place(normalised(clouds, self.plan.choices.normalise_samples))
+        placed = self.placed(clouds)
         side = Side.of(placed.to(self.dtype))
         rs = self._matrices(self.reference, side, f"{self.name} x {name}")
         ss = self._matrices(side, side, f"{name} x {name}")

@@ -18,6 +18,7 @@ __all__ = [
     "Normalise",
     "Plan",
     "Protocol",
+    "fill_boxes",
     "make_plan",
     "normalised",
     "one_of",
@@ -77,8 +78,8 @@ class Plan:
     choices: Protocol
     deviations: tuple[str, ...]
 
-    def departures(self, points: int, samples: int, references: int) -> tuple[str, ...]:
-        """The deviations, and what the data themselves depart in.
+    def departures(self, points: int, samples: int, references: int, scaled: bool = True) -> tuple[str, ...]:
+        """The deviations, and what the data themselves depart in; ``scaled``: whether references fill their boxes.
 
         Raises:
             ValueError: the protocol demands as many samples as references.
@@ -92,6 +93,8 @@ class Plan:
             found.append(f"{points} points a cloud in place of {choices.points}")
         if choices.clouds not in (None, references):
             found.append(f"{references} references in place of {choices.clouds}")
+        if choices.normalise_references == "whole-box" and not scaled:
+            found.append("references that are not scaled by the boxes of whole shapes, as pc15k_references does it")
         if samples != references:
             found.append(f"{samples} samples against {references} references: 1/2 is not the ideal 1-NNA")
         return tuple(found)
@@ -119,7 +122,7 @@ def make_plan(
     if frame is not None:
         wanted["frame"] = one_of("frame", frame, get_args(FrameChoice))
     if normalise is not None:
-        own = one_of("normalise", normalise, get_args(Normalise))
+        own = one_of("normalise", normalise, ("none", "box", "half-box"))  # "whole-box" takes more than is left here
         wanted |= {"normalise_samples": own, "normalise_references": own}
     if tolerance is not None:
         if not 0 <= tolerance < 1:
@@ -144,6 +147,18 @@ def normalised(clouds: Tensor, how: Normalise) -> Tensor:
     return (clouds - (low + high) / 2) / half * (0.5 if how == "half-box" else 1.0)
 
 
+def fill_boxes(clouds: Tensor) -> bool:
+    """Whether clouds (R, N, 3) can be points of shapes that were scaled by "whole-box".
+
+    All lie in [−1, 1] and reach beyond 0.6, as a part of a shape does unless it leaves an end out.
+
+    >>> fill_boxes(torch.tensor([[[-0.97, 0.1, 0.0], [0.99, 0.0, 0.2]]])), fill_boxes(torch.zeros(1, 2, 3))
+    (True, False)
+    """
+    reach = clouds.abs().amax((1, 2))
+    return bool(((reach > 0.6) & (reach < 1 + 1e-6)).all())
+
+
 def pc15k_references(
     clouds: Clouds, protocol: str, points: int | None = None, normalise: Normalise | None = None
 ) -> Tensor:
@@ -157,6 +172,8 @@ def pc15k_references(
     tensor([10000., 12047.])
     """
     choices = make_plan(protocol).choices
+    if normalise is not None:
+        one_of("normalise", normalise, get_args(Normalise))
     by_whole_box = (choices.normalise_references if normalise is None else normalise) == "whole-box"
     first, last = choices.point_range
     last = last if points is None else first + points

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["AS_IS", "Clouds", "DistanceScores", "Frame", "as_clouds", "distance_scores", "precision", "unit_frame"]
+__all__ = [
+    "AS_IS",
+    "Clouds",
+    "DistanceScores",
+    "Frame",
+    "as_clouds",
+    "distance_scores",
+    "precision",
+    "unit_frame",
+    "warn_copies",
+]
 
 Clouds = np.ndarray | Tensor | Sequence  # (S, N, 3), or a sequence of S clouds (N, 3)
 
@@ -65,6 +77,23 @@ def _as_cloud(cloud: np.ndarray | Tensor, name: str) -> Tensor:
     if tensor.ndim != 2 or tensor.shape[1] != 3 or len(tensor) == 0:
         raise ValueError(f"{name} must be a cloud (N, 3) with at least one point, got {tuple(tensor.shape)}")
     return tensor.double()
+
+
+def warn_copies(sets: Sequence[tuple[str, Tensor]], stacklevel: int = 3) -> None:
+    """A ``UserWarning`` for clouds, point by point the same, that stand twice in a named set or in two of them."""
+    before: list[tuple[str, set[bytes]]] = []
+    for name, clouds in sets:
+        each = [hashlib.sha256((cloud + 0.0).cpu().numpy()).digest() for cloud in clouds]  # -0 is 0
+        if copies := len(each) - len(set(each)):
+            warnings.warn(
+                f"{copies} of the {len(each)} clouds of {name} are copies of others there: they are each other's "
+                f"nearest neighbours, which spoils COV and 1-NNA",
+                stacklevel=stacklevel,
+            )
+        for other, theirs in before:
+            if common := sum(one in theirs for one in each):
+                warnings.warn(f"{common} of the {len(each)} clouds of {name} are among {other}", stacklevel=stacklevel)
+        before.append((name, set(each)))
 
 
 class DistanceScores(NamedTuple):

@@ -6,7 +6,8 @@ from pcgen.ops.emd import Emd, EmdMatrix, EmdVariant, emd, emd_matrix
 from pcgen.ops.kernels import Server, servers
 from pcgen.ops.neighbours import Ball, BallOrder, Knn, ball_query, gather, interpolate, knn
 from pcgen.ops.sampling import farthest_point_sampling
-from pcgen.ops.segments import SegmentReduction, VoxelGroups, segment_reduce, voxel_groups
+from pcgen.ops.segments import SegmentReduction, segment_reduce
+from pcgen.ops.voxels import VoxelGroups, voxel_groups
 
 __all__ = [
     "Ball",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pcgen.ops import gpu_annealed, native, reference
-from pcgen.ops.clouds import Clouds
+from pcgen.ops.clouds import Clouds, check_sizes
 from pcgen.ops.kernels import define, no_second_derivative
 from pcgen.ops.matrix import Progress, tiled
 
@@ -40,7 +40,7 @@ def annealed(left: Clouds, right: Clouds, variant: Variant) -> Annealed:
     """
     x, y = left.points, right.points
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
-        _check_sizes(left, right)
+        check_sizes(left, right, "the gradient of an annealed EMD")
     return Annealed(*_ANNEALED(x, left.spans, y, right.spans, variant == "pvd")[:2])
 
 
@@ -55,19 +55,6 @@ def annealed_matrix(left: Clouds, right: Clouds, variant: Variant, progress: Pro
         return torch.stack(_MATRIX(x, x_spans, y, y_spans, variant == "pvd"))
 
     return Annealed(*tiled(left, right, compute, False, CUDA_TILE if left.points.is_cuda else TILE, progress))
-
-
-def _check_sizes(left: Clouds, right: Clouds) -> None:
-    if left.ragged or right.ragged:
-        # Under torch.compile nobody looks at values.
-        equal = torch.compiler.is_compiling() or torch.equal(left.spans[:, 1], right.spans[:, 1])
-    else:
-        equal = left.shape == right.shape
-    if not equal:
-        raise ValueError(
-            f"the gradient of an annealed EMD needs {left.name} and {right.name} of equal size, "
-            f"got {tuple(left.shape)} and {tuple(right.shape)}"
-        )
 
 
 def _levels(squared: bool) -> int:

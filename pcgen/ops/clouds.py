@@ -12,9 +12,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Clouds", "batch_of", "check_like", "check_pair", "clouds", "mean_over", "rows_of", "spans_of"]
+__all__ = [
+    "FLOATS",
+    "INTEGERS",
+    "Clouds",
+    "batch_of",
+    "check_like",
+    "check_pair",
+    "check_sizes",
+    "clouds",
+    "mean_over",
+    "rows_of",
+    "spans_of",
+]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -51,9 +64,10 @@ def clouds(
 ) -> Clouds:
     """Checks an argument and brings it into the kernels' form; half precision becomes float32.
 
-    ``TypeError`` for what is no floating-point tensor, ``ValueError`` for a wrong rank, an empty cloud, lengths or
-    offsets that do not fit, NaN or infinity. Values are looked at on the CPU always, on other devices where
-    ``validate`` (that waits for the device), and never under ``torch.compile``.
+    ``TypeError`` for what is no floating-point tensor, and for lengths or offsets that are no integer tensor;
+    ``ValueError`` for a wrong rank, an empty cloud, lengths or offsets that do not fit, NaN or infinity. Values are
+    looked at on the CPU always, on other devices where ``validate`` (that waits for the device), and never under
+    ``torch.compile``.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor of coordinates, got {type(x).__name__}")
@@ -75,12 +89,12 @@ def clouds(
     return Clouds(name, points, spans, x.shape, ragged)
 
 
-def check_pair(x: Clouds, y: Clouds) -> None:
-    """``ValueError`` unless two arguments agree in dimension, dtype, device and number of clouds."""
-    if x.points.shape[1] != y.points.shape[1] or len(x.spans) != len(y.spans) or x.batched != y.batched:
-        raise ValueError(
-            f"{x.name} and {y.name} must agree in batch and dimension, got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
+def check_pair(x: Clouds, y: Clouds, batch: bool = True) -> None:
+    """``ValueError`` unless two arguments agree in dimension, dtype, device and, with ``batch``, number of clouds."""
+    paired = not batch or (len(x.spans) == len(y.spans) and x.batched == y.batched)
+    if x.points.shape[1] != y.points.shape[1] or not paired:
+        what = "batch and dimension" if batch else "dimension"
+        raise ValueError(f"{x.name} and {y.name} must agree in {what}, got {tuple(x.shape)} and {tuple(y.shape)}")
     check_like(x, y)
 
 
@@ -92,6 +106,21 @@ def check_like(x: Clouds, y: Clouds) -> None:
             f"{x.name} and {y.name} must share dtype and device, "
             f"got {a.dtype} on {a.device} {tuple(x.shape)} and {b.dtype} on {b.device} {tuple(y.shape)}"
         )
+
+
+def check_sizes(x: Clouds, y: Clouds, why: str, every: bool = False) -> None:
+    """``ValueError`` unless the clouds of each pair, or with ``every`` all of both sides, have equally many points."""
+    if not x.ragged and not y.ragged:
+        fit = x.shape[-2] == y.shape[-2]
+        given = f"{tuple(x.shape)} and {tuple(y.shape)}"
+    elif torch.compiler.is_compiling():
+        return  # values cannot be looked at
+    else:
+        sizes = x.spans[:, 1], y.spans[:, 1]
+        fit = bool((torch.cat(sizes) == sizes[0][0]).all()) if every else torch.equal(*sizes)
+        given = " and ".join(str(s.tolist() if len(s) < 10 else tuple(s.shape)) + " points" for s in sizes)
+    if not fit:
+        raise ValueError(f"{why}: expected {x.name} and {y.name} of equal size, got {given}")
 
 
 def batch_of(spans: Tensor, rows: int) -> tuple[Tensor, Tensor]:
@@ -143,9 +172,11 @@ def spans_of(name: str, x: Tensor, lengths: Tensor | None, offsets: Tensor | Non
 
 
 def _integers(name: str, given: Tensor, x: Tensor) -> Tensor:
-    if not isinstance(given, Tensor) or given.ndim != 1 or given.is_floating_point() or given.device != x.device:
-        got = f"{given.dtype} {tuple(given.shape)} on {given.device}" if isinstance(given, Tensor) else repr(given)
-        raise ValueError(f"{name} must be an integer tensor of one dimension on {x.device}, got {got}")
+    expected = f"{name} must be an integer tensor of one dimension on {x.device}"
+    if not isinstance(given, Tensor) or given.dtype not in INTEGERS:
+        raise TypeError(f"{expected}, got {getattr(given, 'dtype', type(given).__name__)}")
+    if given.ndim != 1 or given.device != x.device:
+        raise ValueError(f"{expected}, got {tuple(given.shape)} on {given.device}")
     return given.long()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pcgen.ops import gpu_distances, native, reference
+from pcgen.ops.arguments import flag, number
 from pcgen.ops.closest import nearest_both
 from pcgen.ops.clouds import check_pair, clouds, mean_over
 from pcgen.ops.kernels import define
@@ -34,14 +36,16 @@ class Chamfer(NamedTuple):
         """Harmonic mean, () or (B,), of the shares of x and of y nearer than ``threshold``, a length.
 
         Knapitsch et al., Tanks and Temples, 2017. Programs that compare *squared* distances with 0.001 use a
-        threshold of √0.001. ``ValueError`` unless the threshold is positive.
+        threshold of √0.001. ``ValueError`` unless the threshold is positive, ``TypeError`` unless it is a number.
 
         >>> chamfer(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.05]])).f_score(0.1)
         tensor(0.6667)
         """
-        if not 0 < threshold < float("inf"):
+        limit = number("threshold", threshold)
+        if not 0 < limit < float("inf"):
             raise ValueError(f"threshold must be a positive length, got {threshold}")
-        limit = threshold**2 if self.squared else threshold
+        if self.squared:
+            limit = max(limit * limit, math.ulp(0.0))  # points that coincide are nearer than any length
         precision = mean_over((self.x_to_y.double() < limit).double().reshape(-1), self.x_spans)
         recall = mean_over((self.y_to_x.double() < limit).double().reshape(-1), self.y_spans)
         score = 2 * precision * recall / (precision + recall).clamp_min(1e-300)  # none within reach: 0
@@ -71,6 +75,7 @@ def chamfer(
     """
     left, right = clouds("x", x, x_lengths, x_offsets, validate), clouds("y", y, y_lengths, y_offsets, validate)
     check_pair(left, right)
+    squared = flag("squared", squared)
     there, x_index, back, y_index = nearest_both(left.points, left.spans, right.points, right.spans)
     if not squared:
         there, back = _root(there), _root(back)
@@ -105,7 +110,7 @@ def chamfer_matrix(
             [2.5000, 0.0000]], dtype=torch.float64)
     """
     left, right = sets_of_clouds(X, Y, x_lengths, y_lengths, x_offsets, y_offsets, validate)
-    symmetric = left is right
+    squared, symmetric = flag("squared", squared), left is right
 
     def compute(x_spans: Tensor, y_spans: Tensor, same: bool) -> Tensor:
         return _MATRIX(left.points.detach(), x_spans, right.points.detach(), y_spans, squared, same)

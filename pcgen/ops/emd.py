@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, get_args
 from torch import Tensor
 
 from pcgen.ops.annealed import annealed, annealed_matrix
+from pcgen.ops.arguments import flag, number
 from pcgen.ops.clouds import Clouds, check_pair, clouds
 from pcgen.ops.exact import exact, exact_matrix
 from pcgen.ops.matrix import Progress, sets_of_clouds
@@ -15,7 +16,6 @@ from pcgen.ops.sinkhorn import Backend, sinkhorn, sinkhorn_matrix
 __all__ = ["Emd", "EmdMatrix", "EmdVariant", "emd", "emd_matrix"]
 
 EmdVariant = Literal["exact", "pointflow", "pvd", "sinkhorn"]
-SINKHORN_DEFAULTS = (0.01, 1, 0.5, "auto")  # blur, power, scaling, backend in the signatures below
 
 
 class Emd(NamedTuple):
@@ -69,7 +69,7 @@ def emd(
     The plan is constant in the gradient, which is 0 where matched points coincide. Batches as in
     :func:`pcgen.ops.nearest`, whose errors are raised, and ``ValueError`` for an unknown variant, exact distances or
     annealed gradients of clouds of unequal size, a tolerance that is negative or not a number, and options of another
-    variant; ``MemoryError`` where memory does not suffice.
+    variant; ``TypeError`` for options of another type; ``MemoryError`` where memory does not suffice.
 
     >>> import torch
     >>> found = emd(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.5], [0.0]]))
@@ -78,7 +78,7 @@ def emd(
     """
     left, right = clouds("x", x, x_lengths, x_offsets, validate), clouds("y", y, y_lengths, y_offsets, validate)
     check_pair(left, right)
-    _check(variant, squared, tolerance, (blur, power, scaling, backend))
+    squared, tolerance = _check(variant, squared, tolerance, (blur, power, scaling, backend))
     if variant == "exact":
         value, dual, assignment = exact(left, right, squared, tolerance)
         gap = value.detach() - dual
@@ -120,7 +120,7 @@ def emd_matrix(
             [1.5000, 0.0000]], dtype=torch.float64)
     """
     left, right = sets_of_clouds(X, Y, x_lengths, y_lengths, x_offsets, y_offsets, validate)
-    _check(variant, squared, tolerance, (blur, power, scaling, backend))
+    squared, tolerance = _check(variant, squared, tolerance, (blur, power, scaling, backend))
     if variant == "exact":
         value, dual, _ = exact_matrix(left, right, squared, tolerance, progress)
         return EmdMatrix(value, dual, None)
@@ -131,18 +131,23 @@ def emd_matrix(
     return EmdMatrix(value, None, moved)
 
 
-def _check(variant: str, squared: bool, tolerance: float, sinkhorn_options: tuple) -> None:
+_SINKHORN_DEFAULTS = tuple(emd.__kwdefaults__[name] for name in ("blur", "power", "scaling", "backend"))
+
+
+def _check(variant: str, squared: bool, tolerance: float, sinkhorn_options: tuple) -> tuple[bool, float]:
     if variant not in get_args(EmdVariant):
         raise ValueError(f"variant must be one of {', '.join(get_args(EmdVariant))}, got {variant!r}")
+    squared, tolerance = flag("squared", squared), number("tolerance", tolerance)
     if not 0 <= tolerance < float("inf"):
         raise ValueError(f"tolerance must be a relative gap of at least 0, got {tolerance}")
     if variant != "exact" and (squared or tolerance):
         raise ValueError(f"squared and tolerance belong to the exact EMD, got {squared}, {tolerance} for {variant!r}")
-    if variant != "sinkhorn" and sinkhorn_options != SINKHORN_DEFAULTS:
+    if variant != "sinkhorn" and sinkhorn_options != _SINKHORN_DEFAULTS:
         raise ValueError(
             f"blur, power, scaling and backend belong to sinkhorn, got {sinkhorn_options} for {variant!r}, "
-            f"expected the defaults {SINKHORN_DEFAULTS}"
+            f"expected the defaults {_SINKHORN_DEFAULTS}"
         )
+    return squared, tolerance
 
 
 def _one(side: Clouds, values: Tensor) -> Tensor:

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from pcgen.ops import native, reference
 from pcgen.ops.closest import add_rows
-from pcgen.ops.clouds import Clouds, batch_of, rows_of
+from pcgen.ops.clouds import Clouds, batch_of, check_sizes, rows_of
 from pcgen.ops.kernels import define
 from pcgen.ops.matrix import Progress, tiled
 
 __all__ = ["Exact", "exact", "exact_matrix"]
 
 TILE = 8  # clouds: at 2048 points some 2 s between two calls of `progress`
+POINT_TO_POINT = "the exact EMD assigns point to point"
 
 
 class Exact(NamedTuple):
@@ -28,7 +29,7 @@ class Exact(NamedTuple):
 
 def exact(left: Clouds, right: Clouds, squared: bool, tolerance: float) -> Exact:
     """The assignments of as many pairs, see :func:`pcgen.ops.emd`; computed on the CPU, wherever the clouds are."""
-    _check_sizes(left, right)
+    check_sizes(left, right, POINT_TO_POINT)
     device = left.points.device
     arguments = (each.cpu() for each in (left.points, left.spans, right.points, right.spans))
     value, dual, assignment = _EXACT(*arguments, squared, tolerance)
@@ -39,7 +40,7 @@ def exact_matrix(
     left: Clouds, right: Clouds, squared: bool, tolerance: float, progress: Progress | None = None
 ) -> Exact:
     """:func:`exact` of all left clouds with all right ones, one triangle where these are one set; no gradient."""
-    _check_sizes(left, right, every=True)
+    check_sizes(left, right, POINT_TO_POINT, every=True)
     symmetric = left is right
     x, y = left.points.detach().cpu(), right.points.detach().cpu()
 
@@ -48,22 +49,6 @@ def exact_matrix(
 
     value, dual = tiled(left, right, compute, symmetric, TILE, progress).to(left.points.device)
     return Exact(value, dual, None)
-
-
-def _check_sizes(left: Clouds, right: Clouds, every: bool = False) -> None:
-    if not left.ragged and not right.ragged:
-        fit = left.shape[-2] == right.shape[-2]
-        given = f"{tuple(left.shape)} and {tuple(right.shape)}"
-    elif torch.compiler.is_compiling():
-        return  # values cannot be looked at: NaN for a pair that does not fit
-    else:
-        sizes = left.spans[:, 1], right.spans[:, 1]
-        fit = bool((torch.cat(sizes) == sizes[0][0]).all()) if every else torch.equal(*sizes)
-        given = " and ".join(str(s.tolist() if len(s) < 10 else tuple(s.shape)) + " points" for s in sizes)
-    if not fit:
-        raise ValueError(
-            f"the exact EMD assigns point to point: expected {left.name} and {right.name} of equal size, got {given}"
-        )
 
 
 def _shapes(x: Tensor, x_spans: Tensor, *_) -> tuple[Tensor, Tensor, Tensor]:

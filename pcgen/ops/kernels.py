@@ -7,15 +7,18 @@ gradient.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pcgen.ops import gpu, native
+from pcgen.ops import gpu, gpu_compiler, native
 
-__all__ = ["Server", "define", "no_second_derivative", "servers"]
+__all__ = ["Server", "define", "fingerprint", "no_second_derivative", "servers"]
 
 LIBRARY = torch.library.Library("pcgen", "DEF")
 FAST_DIMENSIONS = (1, 2, 3)
@@ -78,6 +81,17 @@ def servers() -> list[Server]:
         Server(name, on_cpu if cpu else definition, on_cuda if cuda else definition)
         for name, (cpu, cuda) in _TWINS.items()
     ]
+
+
+@functools.cache
+def fingerprint() -> str:
+    """A hash of all that computes here, sources, library and PyTorch: where it is the same, so are results."""
+    files = [*sorted(Path(__file__).parent.rglob("*.py")), *sorted(gpu_compiler.SOURCES.glob("*.[ch]*"))]
+    found = native.library()
+    if found.functions:
+        files.append(Path(found.functions._name))
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return hashlib.sha256(" ".join([torch.__version__, *hashes]).encode()).hexdigest()[:16]
 
 
 def _where(there: Callable[[Tensor], bool], fast: Callable, reference: Callable) -> Callable:

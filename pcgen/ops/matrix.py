@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from pcgen.ops.clouds import Clouds, check_like, clouds
+from pcgen.ops.clouds import Clouds, check_pair, clouds
 
 __all__ = ["Progress", "sets_of_clouds", "tiled"]
 
@@ -29,9 +29,7 @@ def sets_of_clouds(
     for side in (left, right):
         if not side.batched:
             raise ValueError(f"{side.name} must be a set of clouds (S, N, D), got {tuple(side.shape)}")
-    if left.points.shape[1] != right.points.shape[1]:
-        raise ValueError(f"X and Y must agree in dimension, got {tuple(X.shape)} and {tuple(Y.shape)}")
-    check_like(left, right)
+    check_pair(left, right, batch=False)
     return left, right
 
 

@@ -42,15 +42,13 @@ def library() -> Library:
         return Library(ctypes.CDLL(choice), choice)
     levels = LEVELS.get(platform.machine(), ())
     present = {level: path for level in levels if (path := Path(__file__).parent / f"_kernels_{level}.so").is_file()}
-    if not present:
+    if not present and choice == "auto":
         return Library(None, f"this installation has no compiled kernels for {platform.machine()}")
-    runs = levels[: 1 + ctypes.CDLL(present[min(present, key=levels.index)]).pcgen_level()]
+    runs = levels[: 1 + ctypes.CDLL(present[min(present, key=levels.index)]).pcgen_level()] if present else ()
     usable = [level for level in present if level in runs and choice in ("auto", level)]
     if not usable:
-        raise ValueError(
-            f"PCGEN_KERNELS={choice}: expected auto, reference, a path ending in .so, or one of "
-            f"{', '.join(level for level in present if level in runs)}"
-        )
+        there = ", ".join(level for level in present if level in runs) or "no instruction set, none being compiled"
+        raise ValueError(f"PCGEN_KERNELS={choice}: expected auto, reference, a path ending in .so, or {there}")
     return Library(ctypes.CDLL(present[usable[-1]]), usable[-1])
 
 

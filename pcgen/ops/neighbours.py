@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pcgen.ops import gpu_neighbours, native, reference
+from pcgen.ops.arguments import number
 from pcgen.ops.closest import add_rows
-from pcgen.ops.clouds import check_like, check_pair, clouds, rows_of, spans_of
+from pcgen.ops.clouds import Clouds, batch_of, check_like, check_pair, clouds, rows_of, spans_of
 from pcgen.ops.kernels import define
 from pcgen.ops.sampling import check_count
 
@@ -28,8 +29,8 @@ class Knn(NamedTuple):
 class Ball(NamedTuple):
     """For every point of one cloud at most k points of another within a radius."""
 
-    index: Tensor  # (..., N, k) int64, into the cloud of y, then −1 where there are fewer; −1 for padding
     distance: Tensor  # (..., N, k) squared distances, differentiable, then infinity; 0 for padding
+    index: Tensor  # (..., N, k) int64, into the cloud of y, then −1 where there are fewer; −1 for padding
     count: Tensor  # (..., N) int64, how many of the k there are
 
 
@@ -57,7 +58,7 @@ def knn(
     """
     left, right = clouds("x", x, x_lengths, x_offsets, validate), clouds("y", y, y_lengths, y_offsets, validate)
     check_pair(left, right)
-    check_count("k", k, right, validate)
+    k = check_count("k", k, right, validate)
     found = _NEIGHBOURS(left.points, left.spans, right.points, right.spans, k, float("inf"), False)
     return Knn(left.like_points(found[0]), left.like_points(found[1]))
 
@@ -85,20 +86,20 @@ def ball_query(
 
     >>> y = torch.tensor([[2.0], [-1.0], [0.5], [1.0]])
     >>> ball_query(torch.zeros(1, 1), y, radius=1.0, k=4)
-    Ball(index=tensor([[ 2,  1,  3, -1]]), distance=tensor([[0.2500, 1.0000, 1.0000,    inf]]), count=tensor([3]))
+    Ball(distance=tensor([[0.2500, 1.0000, 1.0000,    inf]]), index=tensor([[ 2,  1,  3, -1]]), count=tensor([3]))
     >>> ball_query(torch.zeros(1, 1), y, radius=1.0, k=2, order="index").index
     tensor([[1, 2]])
     """
+    radius = number("radius", radius)
     if not 0 < radius < float("inf"):
         raise ValueError(f"radius must be a positive length, got {radius}")
     if order not in get_args(BallOrder):
         raise ValueError(f"order must be one of {', '.join(get_args(BallOrder))}, got {order!r}")
     left, right = clouds("x", x, x_lengths, x_offsets, validate), clouds("y", y, y_lengths, y_offsets, validate)
     check_pair(left, right)
-    check_count("k", k)
-    found = _NEIGHBOURS(left.points, left.spans, right.points, right.spans, k, float(radius), order == "index")
-    distance, index, count = (left.like_points(rows) for rows in found)
-    return Ball(index, distance, count)
+    k = check_count("k", k)
+    found = _NEIGHBOURS(left.points, left.spans, right.points, right.spans, k, radius, order == "index")
+    return Ball(*(left.like_points(rows) for rows in found))
 
 
 def gather(
@@ -126,10 +127,11 @@ def gather(
     right = clouds("features", features, y_lengths, y_offsets, validate)
     if not isinstance(index, Tensor) or index.dtype != torch.int64:
         raise TypeError(f"index must be an int64 tensor, got {getattr(index, 'dtype', type(index).__name__)}")
-    batched = index.ndim == 3 or x_offsets is not None
-    if index.ndim not in (2, 3) or batched != right.batched or index.device != features.device:
+    packed = x_offsets is not None
+    fits = index.ndim == (3 if right.batched and not packed else 2) and (right.batched or not packed)
+    if not fits or 0 in index.shape or index.device != features.device:
         raise ValueError(
-            f"index must be (..., N, k), batched as features are, on {features.device}, "
+            f"index must be (..., N, k) with at least one entry, batched as features are, on {features.device}, "
             f"got {tuple(index.shape)} on {index.device} for {tuple(features.shape)}"
         )
     look = not torch.compiler.is_compiling() and (validate or index.device.type == "cpu")
@@ -175,10 +177,30 @@ def interpolate(
     check_like(right, held)
     if features.shape[:-1] != y.shape[:-1]:
         raise ValueError(f"features must have a row for each of y, got {tuple(features.shape)} for {tuple(y.shape)}")
-    check_count("k", k, right, validate)
-    distance, index, _ = _NEIGHBOURS(left.points, left.spans, right.points, right.spans, k, float("inf"), False)
+    k = check_count("k", k, right, validate)
+    x_points, y_points = _in_range(left, right)
+    distance, index, _ = _NEIGHBOURS(x_points, left.spans, y_points, right.spans, k, float("inf"), False)
     neighbours = _GATHER(held.points, rows_of(index, left.spans, right.spans))
     return left.like_points((_weights(distance)[..., None] * neighbours).sum(1))
+
+
+def _in_range(left: Clouds, right: Clouds) -> tuple[Tensor, Tensor]:
+    """The points, each pair of clouds times a power of two, so that no squared distance overflows and few vanish.
+
+    Weights in proportion to 1 / squared distance do not see it.
+    """
+    half = 512 if left.points.dtype == torch.float64 else 64  # of the exponents that numbers have
+    highest = torch.maximum(_highest(left), _highest(right)).clamp_min(2.0**-half)
+    # Brings coordinates below 2^(half − 8), so that the sum of thousands of squares is finite.
+    factor = torch.frexp(highest).mantissa * 2.0 ** (half - 8) / highest
+    return tuple(side.points * factor[batch_of(side.spans, len(side.points))[0], None] for side in (left, right))
+
+
+def _highest(given: Clouds) -> Tensor:
+    """The largest absolute coordinate (B,) of each cloud."""
+    rows = given.points.detach().abs().amax(1)
+    batch, inside = batch_of(given.spans, len(rows))
+    return rows.new_zeros(len(given.spans)).scatter_reduce(0, batch, torch.where(inside, rows, 0.0), "amax")
 
 
 def _weights(distance: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from pcgen.ops import gpu_neighbours, native, reference
-from pcgen.ops.clouds import Clouds, clouds
+from pcgen.ops.arguments import integer
+from pcgen.ops.clouds import INTEGERS, Clouds, clouds
 from pcgen.ops.kernels import define
 
 __all__ = ["check_count", "farthest_point_sampling"]
@@ -37,22 +38,22 @@ def farthest_point_sampling(
     tensor([0, 3, 2])
     """
     given = clouds("x", x, lengths, offsets, validate)
-    check_count("count", count, given, validate)
+    count = check_count("count", count, given, validate)
     first = _starts(start, given, validate)
     index = _FARTHEST(given.points.detach(), given.spans, first, count)
     return index if given.batched else index[0]
 
 
-def check_count(name: str, count: int, given: Clouds | None = None, validate: bool = True) -> None:
-    """``ValueError`` unless a number of points is at least 1 and, with ``given``, no cloud has fewer."""
-    if not isinstance(count, (int, torch.SymInt)) or isinstance(count, bool):
-        raise TypeError(f"{name} must be an integer, got {type(count).__name__}")
+def check_count(name: str, count: int, given: Clouds | None = None, validate: bool = True) -> int:
+    """A number of points; ``ValueError`` unless it is at least 1 and, with ``given``, no cloud has fewer."""
+    count = integer(name, count)
     limit = None if given is None else given.shape[-2]
     if given is not None and given.ragged and _look(given, validate):
         limit = int(given.spans[:, 1].min())
     if count < 1 or (limit is not None and count > limit):
         expected = "at least 1" if given is None else f"1 to {limit}, the points of the smallest cloud of {given.name}"
         raise ValueError(f"{name} must be {expected}{f' {tuple(given.shape)}' if given else ''}, got {count}")
+    return count
 
 
 def _look(given: Clouds, validate: bool) -> bool:
@@ -62,8 +63,8 @@ def _look(given: Clouds, validate: bool) -> bool:
 def _starts(start: int | Tensor, given: Clouds, validate: bool) -> Tensor:
     spans, batch = given.spans, len(given.spans)
     if not isinstance(start, Tensor):
-        start = torch.full((batch,), start, device=spans.device)
-    if start.is_floating_point() or start.shape != (batch,) or start.device != spans.device:
+        start = torch.full((batch,), integer("start", start), device=spans.device)
+    if start.dtype not in INTEGERS or start.shape != (batch,) or start.device != spans.device:
         raise ValueError(
             f"start must be an integer or {batch} of them on {spans.device} for x {tuple(given.shape)}, "
             f"got {start.dtype} {tuple(start.shape)} on {start.device}"

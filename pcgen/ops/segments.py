@@ -1,22 +1,21 @@
-"""Reductions over segments of rows, and the segments that voxels make of a cloud."""
+"""Reductions over segments of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from pcgen.ops import native, reference
-from pcgen.ops.clouds import FLOATS, Clouds, batch_of, clouds
+from pcgen.ops.arguments import integer
+from pcgen.ops.clouds import FLOATS, INTEGERS
 from pcgen.ops.kernels import define
 
-__all__ = ["SegmentReduction", "VoxelGroups", "segment_reduce", "voxel_groups"]
+__all__ = ["SegmentReduction", "segment_reduce"]
 
 Reduction = Literal["sum", "mean", "max", "min", "softmax"]
 Backend = Literal["auto", "torch_scatter"]
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class SegmentReduction(NamedTuple):
@@ -24,15 +23,6 @@ class SegmentReduction(NamedTuple):
 
     value: Tensor  # (count,) or (count, C), differentiable; softmax: (N,) or (N, C)
     argmax: Tensor | None  # the same shape, int64: row of the maximum or minimum, the first of several; −1 of no row
-
-
-class VoxelGroups(NamedTuple):
-    """The voxels of a cloud that hold a point, ordered by cloud, then by cell, the first axis first."""
-
-    group: Tensor  # (..., N) int64, the voxel of each point; −1 for padding
-    cells: Tensor  # (V, D) int64, floor(x / size)
-    counts: Tensor  # (V,) int64, number of points
-    cloud: Tensor  # (V,) int64, the cloud that the voxel belongs to
 
 
 def segment_reduce(
@@ -73,42 +63,6 @@ def segment_reduce(
     return SegmentReduction(value, argmax)
 
 
-def voxel_groups(
-    x: Tensor,
-    size: float | Sequence[float],
-    *,
-    lengths: Tensor | None = None,
-    offsets: Tensor | None = None,
-    validate: bool = True,
-) -> VoxelGroups:
-    """The voxels of edge ``size``, a length or one for each axis, in which the points of ``x`` lie.
-
-    ``x`` is (N, D) or (B, N, D), padded or packed as in :func:`pcgen.ops.nearest`, whose errors it raises. A point is
-    in the cell floor(x / size), computed in float64. ``ValueError`` unless sizes are positive, and where coordinates
-    of x's type are too coarse to tell cells apart: 2²³ of them from the origin in float32, 2⁵² in float64;
-    ``TypeError`` where sizes are no numbers.
-
-    How many voxels there are depends on the data: ``torch.compile`` takes this function where
-    ``torch._dynamo.config.capture_dynamic_output_shape_ops`` is set. Together with :func:`segment_reduce` it thins a
-    cloud out to one point per voxel:
-
-    >>> x = torch.tensor([[0.5, 0.5], [-0.5, 0.5], [0.7, 0.9]])
-    >>> voxels = voxel_groups(x, 1.0)
-    >>> voxels
-    VoxelGroups(group=tensor([1, 0, 1]), cells=tensor([[-1,  0], [ 0,  0]]), counts=tensor([1, 2]),
-                cloud=tensor([0, 0]))
-    >>> segment_reduce(x, voxels.group, len(voxels.cells), "mean").value
-    tensor([[-0.5000,  0.5000],
-            [ 0.6000,  0.7000]])
-    """
-    given = clouds("x", x, lengths, offsets, validate)
-    sizes = _sizes(size, x)
-    if not torch.compiler.is_compiling() and (validate or x.device.type == "cpu"):
-        _check_resolution(given, sizes, x.dtype)
-    group, *voxels = _VOXELS(given.points.detach(), given.spans, sizes)
-    return VoxelGroups(given.like_points(group), *voxels)
-
-
 def _checked(values: Tensor, segments: Tensor, count: int | None, validate: bool) -> tuple[Tensor, int]:
     """The values (N, C) as the kernels take them, and the number of segments."""
     for name, given, types in (("values", values, FLOATS), ("segments", segments, INTEGERS)):
@@ -126,6 +80,7 @@ def _checked(values: Tensor, segments: Tensor, count: int | None, validate: bool
         if torch.compiler.is_compiling() or not len(segments):
             raise ValueError("count must be given for no rows and under torch.compile, got None")
         count = int(segments.max()) + 1
+    count = integer("count", count)
     if count < 0:
         raise ValueError(f"count must be a number of segments, got {count}")
     if not torch.compiler.is_compiling() and (validate or values.device.type == "cpu") and len(segments):
@@ -171,27 +126,6 @@ def _by_torch_scatter(values: Tensor, segments: Tensor, count: int, reduce: str)
 def _at(values: Tensor, argmax: Tensor) -> Tensor:
     """Entries (count, C) of values (N, C) in the rows ``argmax``; 0 for −1."""
     return torch.where(argmax < 0, 0.0, values.gather(0, argmax.clamp_min(0)))
-
-
-def _sizes(size: float | Sequence[float], x: Tensor) -> list[float]:
-    sizes = [size] * x.shape[-1] if isinstance(size, (int, float)) else list(size)
-    if not all(isinstance(edge, (int, float)) for edge in sizes):
-        raise TypeError(f"size must be a number or a sequence of {x.shape[-1]} for {tuple(x.shape)}, got {size!r}")
-    if len(sizes) != x.shape[-1] or not all(0 < edge < float("inf") for edge in sizes):
-        raise ValueError(f"size must be a positive length or {x.shape[-1]} of them for {tuple(x.shape)}, got {size}")
-    return [float(edge) for edge in sizes]
-
-
-def _check_resolution(x: Clouds, sizes: list[float], dtype: torch.dtype) -> None:
-    _, inside = batch_of(x.spans, len(x.points))
-    farthest = torch.where(inside[:, None], x.points, 0.0).abs().amax(0).tolist()
-    limit = 1 / torch.finfo(dtype).eps
-    for axis, (coordinate, edge) in enumerate(zip(farthest, sizes)):
-        if coordinate > limit * edge:
-            raise ValueError(
-                f"{x.name} {tuple(x.shape)} is too far from the origin for voxels of size {edge:g}: {dtype} tells them "
-                f"apart up to ±{limit * edge:.4g}, got {coordinate:.4g} on axis {axis}"
-            )
 
 
 def _sum_shapes(segments: Tensor, values: Tensor, count: int, mean: bool) -> Tensor:
@@ -266,12 +200,6 @@ def _softmax_backward(ctx, gradient: Tensor) -> tuple[None, Tensor, None]:
     return None, weighted - parts * reference.segment_rows(sums, segments), None
 
 
-def _voxel_shapes(x: Tensor, spans: Tensor, size: list[float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    voxels = torch.library.get_ctx().new_dynamic_size()
-    shapes = (len(x),), (voxels, x.shape[1]), (voxels,), (voxels,)
-    return tuple(spans.new_empty(shape) for shape in shapes)
-
-
 _SUM = define(
     "segment_sum(Tensor segments, Tensor values, SymInt count, bool mean) -> Tensor",
     reference.segment_sum,
@@ -295,9 +223,4 @@ _SOFTMAX = define(
     cpu=_softmax_cpu,
     backward=_softmax_backward,
     saved=_softmax_saved,
-)
-_VOXELS = define(
-    "voxel_groups(Tensor x, Tensor spans, float[] size) -> (Tensor, Tensor, Tensor, Tensor)",
-    reference.voxel_groups,
-    _voxel_shapes,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pcgen.ops import gpu_sinkhorn, native, reference
+from pcgen.ops.arguments import integer, number
 from pcgen.ops.clouds import Clouds, batch_of, mean_over
 from pcgen.ops.kernels import define, no_second_derivative
 from pcgen.ops.matrix import Progress, tiled
@@ -20,14 +22,7 @@ Softmin = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], Tensor
 TILE = 4  # clouds: a tile is one batch of 16 pairs, for which the points are copied
 
 
-def sinkhorn(
-    left: Clouds,
-    right: Clouds,
-    blur: float = 0.01,
-    power: int = 1,
-    scaling: float = 0.5,
-    backend: Backend = "auto",
-) -> Tensor:
+def sinkhorn(left: Clouds, right: Clouds, blur: float, power: int, scaling: float, backend: Backend) -> Tensor:
     """Debiased Sinkhorn divergence (B,) float64 of as many pairs of clouds with equal weights, of any two sizes.
 
     S_ε(a, b) = OT_ε(a, b) − ½ OT_ε(a, a) − ½ OT_ε(b, b) for the cost ‖x − y‖^p / p, p = ``power``, and ε = ``blur``^p
@@ -40,9 +35,9 @@ def sinkhorn(
 
     ``backend="keops"`` evaluates the soft minima with KeOps, for clouds so large that its GPU kernels are worth being
     compiled at first use. ``ImportError`` where it is not installed; ``ValueError`` for a blur that is not positive, a
-    power other than 1 and 2, a scaling outside of (0, 1) or an unknown backend.
+    power other than 1 and 2, a scaling outside of (0, 1) or an unknown backend; ``TypeError`` for other types.
     """
-    _check(blur, power, scaling, backend)
+    blur, power, scaling = _checked(blur, power, scaling, backend)
     x, x_spans, y, y_spans = *_neighbours_together(left), *_neighbours_together(right)
     return _divergence(x, x_spans, y, y_spans, blur, power, scaling, backend)
 
@@ -50,28 +45,28 @@ def sinkhorn(
 def sinkhorn_matrix(
     left: Clouds,
     right: Clouds,
-    blur: float = 0.01,
-    power: int = 1,
-    scaling: float = 0.5,
-    backend: Backend = "auto",
+    blur: float,
+    power: int,
+    scaling: float,
+    backend: Backend,
     progress: Progress | None = None,
 ) -> Tensor:
     """:func:`sinkhorn` (S, R) of all left clouds with all right ones, one triangle where these are one set."""
-    _check(blur, power, scaling, backend)
+    options = _checked(blur, power, scaling, backend)
     symmetric = left is right
     x = _neighbours_together(left)[0]
     y = x if symmetric else _neighbours_together(right)[0]
+    every = _MATRIX if backend == "auto" else functools.partial(_matrix, backend=backend)
 
-    def compute(these: Tensor, those: Tensor, _: bool) -> Tensor:
-        pairs = _copied(x, these.repeat_interleave(len(those), 0)), _copied(y, those.repeat(len(these), 1))
-        values = _divergence(*pairs[0], *pairs[1], blur, power, scaling, backend)
-        return values.reshape(len(these), len(those))
+    def compute(x_spans: Tensor, y_spans: Tensor, _: bool) -> Tensor:
+        return every(x, x_spans, y, y_spans, *options)
 
     with torch.no_grad():
         return tiled(left, right, compute, symmetric, TILE, progress)
 
 
-def _check(blur: float, power: int, scaling: float, backend: str) -> None:
+def _checked(blur: float, power: int, scaling: float, backend: str) -> tuple[float, int, float]:
+    blur, power, scaling = number("blur", blur), integer("power", power), number("scaling", scaling)
     if not 0 < blur < float("inf"):
         raise ValueError(f"blur must be a positive length, got {blur}")
     if power not in (1, 2):
@@ -80,17 +75,18 @@ def _check(blur: float, power: int, scaling: float, backend: str) -> None:
         raise ValueError(f"scaling must lie between 0 and 1, got {scaling}")
     if backend not in ("auto", "keops"):
         raise ValueError(f"backend must be auto or keops, got {backend!r}")
+    return blur, power, scaling
+
+
+def _matrix(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, *options, backend: str = "auto") -> Tensor:
+    """Divergences (S, R) of all clouds of two sets, in one batch of S · R pairs."""
+    left, right = x_spans.repeat_interleave(len(y_spans), 0), y_spans.repeat(len(x_spans), 1)
+    values = _divergence(*_copied(x, left), *_copied(y, right), *options, backend)
+    return values.reshape(len(x_spans), len(y_spans))
 
 
 def _divergence(
-    x: Tensor,
-    x_spans: Tensor,
-    y: Tensor,
-    y_spans: Tensor,
-    blur: float,
-    power: int,
-    scaling: float,
-    backend: str,
+    x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, blur: float, power: int, scaling: float, backend: str
 ) -> Tensor:
     clouds = x.detach(), x_spans, y.detach(), y_spans
     if backend == "keops":
@@ -219,6 +215,10 @@ def _potential_shapes(x: Tensor, x_spans: Tensor, y: Tensor, *_) -> tuple[Tensor
     return x.new_empty(len(x)), y.new_empty(len(y)), x.new_empty(len(x)), y.new_empty(len(y))
 
 
+def _matrix_shapes(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, *_) -> Tensor:
+    return x.new_empty(len(x_spans), len(y_spans), dtype=torch.float64)
+
+
 def _cpu(x: Tensor, x_spans: Tensor, y: Tensor, y_spans: Tensor, h: Tensor, eps: Tensor, power: int) -> Tensor:
     out = torch.zeros_like(x[:, 0])
     native.call_on("softmin", x, x_spans, y, y_spans, h, eps, len(x_spans), power, out)
@@ -285,4 +285,10 @@ _POTENTIALS = define(
     f"sinkhorn_potentials({_SIGNATURE}, float blur, int power, float scaling) -> (Tensor, Tensor, Tensor, Tensor)",
     lambda *arguments: _potentials(_SOFTMIN, *arguments),
     _potential_shapes,
+)
+# The same holds of the number of rows that are copied.
+_MATRIX = define(
+    f"sinkhorn_matrix({_SIGNATURE}, float blur, int power, float scaling) -> Tensor",
+    _matrix,
+    _matrix_shapes,
 )

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pcgen.metrics import GenerationScores, Memorisation
+from pcgen.metrics.protocols import normalised
 from pcgen.metrics.published import compare
 from pcgen.metrics.sets import as_clouds
 from pcgen.ops import chamfer_matrix
@@ -21,7 +22,7 @@ from pcgen.viz.gallery import gallery
 __all__ = ["report"]
 
 COLUMNS = 8  # shapes in a strip
-POINTS = 2048  # of a cloud that are drawn and compared
+POINTS = 2048  # of a cloud that are drawn
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72em; margin: 2em auto; padding: 0 1em; color: #222; }
@@ -51,10 +52,11 @@ def report(
 ) -> Path:
     """Write ``scores`` and pictures as one HTML page that needs nothing else, and return its path.
 
-    Eight of the ``samples`` (N, 3) stand above the nearest of the ``references`` and of the ``training`` clouds, by
-    Chamfer distance; where ``memorised`` is given, so do the eight samples that come nearest to a training shape.
-    ``category`` names the ShapeNet category whose published numbers the scores may be put beside; if they may not, the
-    page says why. ``ValueError`` for clouds that :func:`pcgen.metrics.evaluate` would refuse.
+    Eight of the ``samples`` (N, 3) stand above the nearest of the ``references`` and of the ``training`` clouds, by the
+    Chamfer distance between as many points, normalised as the protocol has it; where ``memorised`` is given, so do the
+    eight samples that come nearest to a training shape. ``category`` names the ShapeNet category whose published
+    numbers the scores may be put beside; if they may not, the page says why. ``ValueError`` for clouds that
+    :func:`pcgen.metrics.evaluate` would refuse.
     """
     parts = [
         f"<h1>{_text(scores.names[0])} against {_text(scores.names[1])}</h1>",
@@ -62,7 +64,7 @@ def report(
         _circumstances(scores),
         *([f"<h2>Copies</h2><p>{_text(str(memorised))}.</p>"] if memorised else []),
         "<h2>Nearest neighbours</h2>",
-        *_strips(samples, references, training, memorised, up),
+        *_strips(scores, samples, references, training, memorised, up),
         "<h2>Among published numbers</h2>",
         _published(scores, category),
     ]
@@ -119,11 +121,19 @@ def _circumstances(scores: GenerationScores) -> str:
 
 
 def _strips(
-    samples: Sequence, references: Sequence, training: Sequence | None, memorised: Memorisation | None, up: str
+    scores: GenerationScores,
+    samples: Sequence,
+    references: Sequence,
+    training: Sequence | None,
+    memorised: Memorisation | None,
+    up: str,
 ) -> list[str]:
-    sets = {"samples": samples, "references": references} | ({} if training is None else {"training": training})
-    points = min(POINTS, *(len(cloud) for clouds in sets.values() for cloud in clouds))
-    S, R, *T = (as_clouds(clouds, name, points) for name, clouds in sets.items())
+    choices, points = scores.choices, scores.points
+    sets = [("samples", samples, choices.normalise_samples), ("references", references, choices.normalise_references)]
+    if training is not None:
+        sets.append(("training", training, choices.normalise_samples))
+    # As they were measured, but for the frame, which is the same for all.
+    S, R, *T = (normalised(as_clouds(clouds, name, points), how) for name, clouds, how in sets)
     even = np.linspace(0, len(S) - 1, min(COLUMNS, len(S))).astype(int)
     strips = [_strip("Samples at even distances in the set", S[even], R, *T, up=up)]
     if memorised:
@@ -138,7 +148,7 @@ def _strip(title: str, chosen: Tensor, R: Tensor, T: Tensor | None = None, *, up
     if T is not None:
         rows["nearest training shape"] = T[chamfer_matrix(chosen, T).argmin(1)]
     with tempfile.TemporaryDirectory() as folder:
-        clouds = {label: np.asarray(row) for label, row in rows.items()}
+        clouds = {label: np.asarray(row[:, :POINTS]) for label, row in rows.items()}
         picture = gallery(clouds, Path(folder) / "strip.png", columns=COLUMNS, up=up).read_bytes()
     data = base64.b64encode(picture).decode()
     return f'<h3>{_text(title)}</h3><img alt="{_text(", ".join(rows))}" src="data:image/png;base64,{data}">'
