@@ -181,6 +181,7 @@ def test_of_several_processes_the_first_tells_a_mistake(pcgen, monkeypatch):
 
     monkeypatch.setattr("time.sleep", ended)
     assert pcgen("evaluate", "nowhere", "r.npy") == (143, "", "")
+    assert pcgen("evaluate", "--protocoll", "pvd") == (2, "", "")
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # nobody came: the mistake is its own
     assert pcgen("evaluate", "nowhere", "r.npy")[2] == "pcgen: error: no file or folder nowhere\n"
 

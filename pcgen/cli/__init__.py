@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["smaple"])
     2
     """
+    arguments = None
     with contextlib.suppress(AttributeError):  # a name that the terminal cannot show is no mistake; logs grow by lines
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
         if os.environ.get("PCGEN_DEBUG"):
             traceback.print_exc()
-        if os.environ.get("RANK", "0") == "0":  # of several processes one tells a mistake that all have made
+        if arguments or os.environ.get("RANK", "0") == "0":  # all processes get the same words: one tells what is wrong
             print(f"pcgen: error: {_one_line(error)}", file=sys.stderr)
         return 2
     return 0
