@@ -384,6 +384,7 @@ def test_likelihood_ranks_the_outlier_first(pcgen, run, tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.* clouds of training are among")  # one file serves twice
 def test_evaluate(pcgen, refused, run, clouds, tmp_path):
     out = tmp_path / "scores.json"
     words = ["evaluate", run / "samples.npz", clouds, "--points", 20, "--training", clouds, "--json", out]

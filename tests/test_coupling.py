@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from pcgen.flows import kd_coupling
+from pcgen.flows import exact_coupling, kd_coupling
 
 
 def rows(x):
@@ -52,3 +52,24 @@ def test_paths_are_nearly_as_short_as_they_can_be():
     independent = float((x - e).square().sum(-1).mean())
     cost = float((a - b).square().sum(-1).mean())
     assert best <= cost < min(3.5 * best, independent / 4)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 3), st.sampled_from([0.0, 0.01, 0.1]), st.integers(0, 99))
+def test_exact_pairs_cost_the_least(points, shapes, dim, tolerance, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x, e = torch.randn(2, shapes, points, dim, generator=generator, dtype=torch.float64)
+    a, b = exact_coupling(x, e, tolerance)
+    assert torch.equal(a, x)
+    for u, v, w in zip(x, e, b):
+        assert rows(v) == rows(w)
+        costs = torch.cdist(u, v, compute_mode="donot_use_mm_for_euclid_dist").square().numpy()
+        best = costs[linear_sum_assignment(costs)].sum()
+        assert float((u - w).square().sum()) <= best / (1 - tolerance) * (1 + 1e-9) + 1e-12
+
+
+def test_exact_pairs_undo_a_small_displacement():
+    generator = torch.Generator().manual_seed(3)
+    grid = torch.cartesian_prod(*3 * [torch.arange(4.0)])[None]
+    moved = grid + 0.3 * torch.rand(grid.shape, generator=generator)
+    assert torch.equal(exact_coupling(grid, moved[:, torch.randperm(64, generator=generator)])[1], moved)

@@ -112,7 +112,9 @@ def test_configurations_for_flow_matching_are_checked(part, wrong):
     PointFlowConfig(**flows, objective=ObjectiveConfig("likelihood"))
 
 
-@pytest.mark.parametrize("wrong", [{"times": 0}, {"prior_draws": 0}, {"kl_weight": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"times": 0}, {"prior_draws": 0}, {"kl_weight": -1.0}, {"kinetic": -1.0}, {"jacobian": float("nan")}]
+)
 def test_objective_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}.* must"):
         ObjectiveConfig(**wrong)
@@ -148,6 +150,23 @@ def test_likelihood_terms_are_the_public_densities(small_model, trace, noise):
         assert_close(loss.terms["prior"], -model.shape_to_prior(z)[1].mean().detach())
     assert_close(loss.terms["entropy"], -Normal(q.mean, std).entropy().sum(1).mean().detach())
     assert_close(loss.total.detach(), sum(loss.terms.values()))
+
+
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+@pytest.mark.parametrize("prior", [True, False])
+def test_energies_are_added_with_their_weights(small_model, trace, prior):
+    """They leave the other terms as they are, and each lowers what it weighs."""
+    plain, x = small_model(trace=trace, prior=prior).loss(normal(2, 5, 3), seeded(5)), normal(2, 5, 3)
+    weighted = small_model(trace=trace, prior=prior, kinetic=0.5, jacobian=2.0)
+    loss = weighted.loss(x, seeded(5))
+    assert set(loss.terms) == {*plain.terms, "kinetic", "jacobian"}
+    for name, term in plain.terms.items():
+        assert_close(loss.terms[name], term)
+    doubled = small_model(trace=trace, prior=prior, kinetic=1.0).loss(x, seeded(5))
+    assert_close(doubled.terms["kinetic"], 2 * loss.terms["kinetic"])
+    assert "jacobian" not in doubled.terms and loss.terms["jacobian"] > 0
+    found = torch.autograd.grad(loss.total, weighted.point_flow.chain[1].net.layers[0].linear.weight)[0]
+    assert found.isfinite().all() and found.abs().max() > 0
 
 
 def test_hutchinson_loss_is_unbiased(small_model):
@@ -238,7 +257,7 @@ def test_likelihood_reaches_every_parameter(small_model):
 
 
 @pytest.mark.parametrize("points", [8, 7, 12, 1])
-@pytest.mark.parametrize("coupling", ["independent", "kd"])
+@pytest.mark.parametrize("coupling", ["independent", "kd", "exact"])
 def test_points_are_dealt_out_among_moments(small_model, points, coupling, monkeypatch):
     """As many moments as divide the cloud, each with as many of its points, none lost, and its own shape's code."""
     import pcgen.models.objective as module

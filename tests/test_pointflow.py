@@ -72,6 +72,20 @@ def test_encoder_normalises_before_the_maximum(perturb):
     assert_close(encoder(x).logvar, last(norm(linear(h)).relu()))
 
 
+@given(st.integers(1, 3), st.sampled_from([1, 31, 32, 64, 96]), st.integers(0, 100))
+def test_largest_is_torchs_max(shapes, points, seed):
+    """Values, and gradients where values are tied: to the first of them; NaN wins."""
+    h = normal(shapes, points, 5, seed=seed).mul(2).round().requires_grad_()
+    weight = normal(shapes, 5, seed=seed + 1)
+    found, want = encoder._largest(h), h.max(1).values
+    assert torch.equal(found, want)
+    gradients = [torch.autograd.grad((values * weight).sum(), h)[0] for values in (found, want)]
+    assert torch.equal(*gradients)
+    with torch.no_grad():
+        h[0, points // 2, 0] = math.nan
+    assert torch.equal(encoder._largest(h).isnan(), h.max(1).values.isnan())
+
+
 def test_posterior_samples(perturb):
     encoder = perturb(Encoder(5, EncoderConfig((8,), (8,))))
     q = encoder(normal(2, 9, 3))
@@ -92,6 +106,16 @@ def test_samples_extend(small_model):
     assert few.points.shape == (2, 5, 3) and few.z.shape == (2, 4)
     assert_close(many.points[:2, :5], few.points)
     assert_close(many.z[:2], few.z)
+
+
+def test_a_part_of_the_shapes_is_that_part_of_all(small_model):
+    """So several processes can share them: codes of all, clouds from a number on."""
+    model = small_model()
+    whole = model.sample(5, 7, 3, temperature=0.5)
+    z = model.sample_codes(5, 3, temperature=0.5)
+    assert torch.equal(z, whole.z)
+    assert_close(model.decode(z[2:], 7, 3, first=2), whole.points[2:])
+    assert (model.decode(z[2:], 7, 3) - whole.points[2:]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("per_solve", [1, 4, 7, 13, 10_000])

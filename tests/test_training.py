@@ -9,9 +9,10 @@ from torch import nn
 import pcgen.training.loop as loop
 from pcgen.config import from_dict, read, to_dict, to_yaml
 from pcgen.data.shapes import load
-from pcgen.training import Diverged, RunConfig, State, load_model, read_history, stages, train
+from pcgen.training import Diverged, RunConfig, State, Team, load_model, read_history, stages, train
 from pcgen.training.checkpoint import find_checkpoint, save_checkpoint
 from pcgen.training.telemetry import Telemetry
+from pcgen.training.validation import comparable
 
 TINY = [
     *("data.source=synthetic", "data.shapes=10", "data.mesh_points=300", "data.points=32", "training.batch=4"),
@@ -104,10 +105,11 @@ def test_gradients_that_fail_are_told(shapes, backward, message):
     settings = config()
     state = State(settings, loop.build_model(settings, shapes))
     state.new_optimizer(prior_only=False)
-    accelerator = SimpleNamespace(device="cpu", backward=backward(state.model))
+    team = Team("cpu")
+    team.accelerator = SimpleNamespace(backward=backward(state.model))
     stage = stages(settings, 3)[0]
     with pytest.raises(Diverged, match=message):
-        loop._step(state, stage, next(loop._rest_of_epoch(state, stage, shapes)), accelerator, None)
+        loop._step(state, stage, next(loop._rest_of_epoch(state, shapes, team)), shapes, team, None)
 
 
 def test_a_prior_stage_needs_a_latent_flow():
@@ -129,7 +131,7 @@ def test_moving_average_is_that_of_the_weights():
     """Of a parameter that is n at step n, with the decay's rise at the start."""
     settings = config("training.ema=0.5")
     model = nn.BatchNorm1d(1)
-    average, want = loop.State(settings, model).ema, 1.0
+    average, want = State(settings, model).ema, 1.0
     for n in range(1, 30):
         with torch.no_grad():
             model.weight.fill_(n)
@@ -177,10 +179,24 @@ def test_best_is_judged_by_what_can_be_compared():
     first, second = stages(config("training.prior_steps=3"), 3)
     early = {"val/points": 0.5, "val/kl": 0.1, "val/prior": 0.7, "val/total": 1.3}
     late = {"val/points": 0.3, "val/kl": 0.1, "val/prior": 1.2, "val/total": 1.6}
-    assert loop._comparable(late, config(), first) == pytest.approx(0.4)
-    assert loop._comparable(early, config(), first) == pytest.approx(0.6)
-    assert loop._comparable(late, config(), second) == 1.2
-    assert loop._comparable(late, config(*LIKELIHOOD), first) == 1.6
+    assert comparable(late, config(), first) == pytest.approx(0.4)
+    assert comparable(early, config(), first) == pytest.approx(0.6)
+    assert comparable(late, config(), second) == 1.2
+    assert comparable(late, config(*LIKELIHOOD), first) == 1.6
+
+
+def test_evaluations_per_solve_are_told(shapes, tmp_path):
+    """By likelihood, of both flows, forward and (by the adjoint) backward: in the history and in TensorBoard."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = ["model.point_flow.norm=moving", "training.steps=20", "training.batch=2", "training.validate_every=99"]
+    solver = [f"model.{flow}.solver={{method: rk4, steps: 2, adjoint: true}}" for flow in ("point_flow", "latent_flow")]
+    train(config(*LIKELIHOOD, *words, *solver), shapes, tmp_path, quiet=True)
+    row = read_history(tmp_path)[0]
+    assert row["evaluations/points"] == row["evaluations/prior"] == 8  # four stages of two steps
+    assert row["evaluations/points_backward"] > 0
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert board.Scalars("evaluations/points")[0].value == 8
 
 
 def test_history_has_means_over_the_steps_that_had_a_term(tmp_path):

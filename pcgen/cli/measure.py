@@ -13,7 +13,7 @@ import numpy as np
 
 from pcgen.cli.bars import bar
 from pcgen.cli.inputs import read_input
-from pcgen.cli.models import AtHand, codes, model_at_hand, own_frame, some_points
+from pcgen.cli.models import AtHand, codes, first_process, model_at_hand, own_frame, some_points
 from pcgen.cli.parser import add_command, add_input, add_model, output
 
 __all__ = ["add_commands"]
@@ -76,6 +76,8 @@ def _add_likelihood(commands) -> None:
 
 
 def encode(args: argparse.Namespace) -> None:
+    if not first_process():
+        return
     from pcgen.data.files import replacing
 
     at = model_at_hand(args)
@@ -88,6 +90,8 @@ def encode(args: argparse.Namespace) -> None:
 
 
 def likelihood(args: argparse.Namespace) -> None:
+    if not first_process():
+        return
     at = model_at_hand(args)
     clouds, names = read_input(args.input, args.seed, args.strict)
     rows = [_rank(at, cloud, name, args) for cloud, name in zip(bar(clouds, "solving"), names)]

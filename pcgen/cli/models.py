@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -12,11 +13,23 @@ import numpy as np
 from pcgen.cli.bars import bar, counting
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pcgen.data import Normalisation
     from pcgen.flows import SolverConfig
     from pcgen.models import PointFlow, Posterior
 
-__all__ = ["AtHand", "codes", "model_at_hand", "original_options", "own_frame", "rebuild", "some_points"]
+__all__ = [
+    "AtHand",
+    "codes",
+    "decode_together",
+    "first_process",
+    "model_at_hand",
+    "original_options",
+    "own_frame",
+    "rebuild",
+    "some_points",
+]
 
 ORIGINAL_POINTS = 2048  # what the original program trains its encoder with
 
@@ -28,12 +41,14 @@ class AtHand(NamedTuple):
     points: int  # of each cloud that its encoder saw
     normalise: Literal["set", "set-axis", "shape"]
     up: Literal["x", "y", "z"]
-    generates: bool  # an autoencoder without a prior only reconstructs
+    generates: bool  # unasked: not an autoencoder without a prior, nor a model that always needs a condition
     quiet: bool  # no progress bars
 
     @classmethod
     def of(cls, model: PointFlow, points: int, normalise="set", up="y", quiet: bool = False) -> AtHand:
         generates = model.latent_flow is not None or model.config.encoder.variational
+        if model.condition is not None and not model.config.condition.dropout:
+            generates = False
         return cls(model, points, normalise, up, generates, quiet)
 
     def frame(self) -> Normalisation:
@@ -43,18 +58,24 @@ class AtHand(NamedTuple):
         return Normalisation(*(values.cpu().numpy() for values in (self.model.data_mean, self.model.data_scale)))
 
 
+def first_process() -> bool:
+    """Whether this process is the first of those that torchrun launched, or alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def model_at_hand(args: argparse.Namespace) -> AtHand:
     """The model that the arguments name, on the device they ask for."""
     import torch
 
     from pcgen.config import from_dict, read_yaml
+    from pcgen.metrics.blocks import find_crew
     from pcgen.models.original import is_original
     from pcgen.training import RunConfig, find_checkpoint, load_model
 
     found = find_checkpoint(args.checkpoint)
     model = load_model(found, **original_options(args, found))
     if args.device == "auto" and torch.cuda.is_available():
-        model = model.to("cuda")
+        model = model.to(find_crew().device or "cuda")
     if is_original(found):
         return AtHand.of(model, ORIGINAL_POINTS)
     data = from_dict(RunConfig, read_yaml(found / "config.yaml")).data
@@ -129,3 +150,22 @@ def rebuild(
         return decoded.cpu().numpy()
     standard = at.model.standardise(decoded).cpu().numpy()
     return np.stack([own_frame(at, cloud).invert(x) for cloud, x in zip(clouds, standard)])
+
+
+def decode_together(at: AtHand, codes: Tensor, points: int, seed: int, **options) -> np.ndarray:
+    """Clouds (S, points, 3) of codes (S, Z); processes take whole solves, so no bit depends on how many."""
+    import torch
+
+    from pcgen.metrics.blocks import find_crew
+    from pcgen.models.inference import shapes_per_solve
+
+    crew, together = find_crew(), shapes_per_solve(points)
+    solves = -(-len(codes) // together)
+    start, stop = (min(len(codes), solves * rank // crew.size * together) for rank in (crew.rank, crew.rank + 1))
+    clouds = torch.zeros(len(codes), points, 3, dtype=codes.dtype, device=codes.device)
+    with counting("sampling", quiet=not first_process()) as tell:
+        if start < stop:
+            clouds[start:stop] = at.model.decode(codes[start:stop], points, seed, first=start, progress=tell, **options)
+    if crew.size > 1:
+        torch.distributed.all_reduce(clouds.view(torch.int32))  # zeros but for one process: its very bits
+    return clouds.cpu().numpy()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pcgen.cli.bars import counting
 from pcgen.cli.configs import find_config
 from pcgen.cli.data import skipped_lines
+from pcgen.cli.models import first_process
 from pcgen.cli.parser import add_command, writable
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ MAY_DIFFER = (
     "training.save_minutes",
     "evaluation.",
 )
+CLASSES = "model.condition.classes"  # filled in when a run begins, and may be left out when it goes on
 
 
 class Job(NamedTuple):
@@ -58,12 +63,14 @@ def add_commands(commands) -> None:
         of your own meshes (obj, ply, off, stl, glb) and clouds (npy, npz, ply, xyz). The run's folder gets
         checkpoints, curves, a gallery at every validation and, at the end, samples and scores. Without CONFIG the
         settings are `laptop` or, where there is a GPU, `full`. Any setting is changed by its name in the
-        configuration: key=value; --dry-run prints them all.""",
+        configuration: key=value; --dry-run prints them all. Under torchrun the processes share every batch and make the
+        run of one process.""",
         (
             "pcgen train demo",
             "pcgen train --data my_meshes training.steps=4000",
             "pcgen train airplane_fm --data ShapeNetCore.v2.PC15k --out runs/planes",
             "pcgen train --resume --out runs/planes            # after Ctrl-C or a crash",
+            "torchrun --nproc-per-node 8 -m pcgen train airplane_fm --data ShapeNetCore.v2.PC15k",
         ),
     )
     parser.add_argument(
@@ -81,24 +88,27 @@ def add_commands(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    args.quiet |= not first_process()
     job = _job(args)
-    if not args.dry_run:
+    if not args.dry_run and first_process():
         _check_folder(job.folder, args.resume, args.overwrite)
     if args.resume:
         _check_same(job)
     from pcgen.cli.report import reference_shapes
     from pcgen.config import to_yaml
     from pcgen.data import load
+    from pcgen.training import with_classes
 
     with counting("reading shapes", args.quiet) as told:
         shapes = load(job.config.data, told)
+    job = job._replace(config=with_classes(job.config, shapes))
     reference_shapes(shapes, job.config.evaluation)  # what is wrong with them is said before the training
     if not args.quiet:
         _describe(job, shapes)
     if args.dry_run:
-        print(to_yaml(job.config), end="")
+        print(to_yaml(job.config) if first_process() else "", end="")
         return
-    if args.overwrite:
+    if args.overwrite and first_process():
         _remove_run(job.folder)
     _train(job, shapes, args.quiet)
 
@@ -118,18 +128,33 @@ def _train(job: Job, shapes: Shapes, quiet: bool) -> None:
             on_validation=gallery_of_epoch(job.config, shapes, job.folder),
             quiet=quiet,
         )
-        summary = finish(model, job.config, shapes, job.folder, quiet)
+        if not first_process():
+            return
+        with _alone():
+            summary = finish(model, job.config, shapes, job.folder, quiet)
     except Diverged as error:
         kept = job.folder / "checkpoints" / "last"
         raise Diverged(
             f"{error}; {kept} is from before" if kept.exists() else f"{error}; nothing was saved yet"
         ) from None
     except Interrupted as stop:
+        if not first_process():
+            raise SystemExit(130) from None
         raise KeyboardInterrupt(f"{stop}; {go_on}") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {go_on}") from None
     if not quiet:
         print(summary)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """The rest is one process's work: what would be shared out meets no others, who have left."""
+    size = os.environ.pop("WORLD_SIZE", None)
+    try:
+        yield
+    finally:
+        os.environ |= {} if size is None else {"WORLD_SIZE": size}
 
 
 def _job(args: argparse.Namespace) -> Job:
@@ -194,9 +219,8 @@ def _check_same(job: Job) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"nothing to resume: {job.folder} holds no run (no config.yaml)")
     was, now = _flat(to_dict(from_dict(RunConfig, read_yaml(path)))), _flat(to_dict(job.config))
-    missing = object()
-    differ = [key for key in {**was, **now} if was.get(key, missing) != now.get(key, missing)]
-    differ = [key for key in differ if not key.startswith(MAY_DIFFER)]
+    differ = [key for key in {**was, **now} if was.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)]
+    differ = [key for key in differ if key != CLASSES or now.get(key)]
     if differ:
         listed = ", ".join(f"{key} {now.get(key)} (was {was.get(key)})" for key in differ)
         raise ValueError(f"{job.folder} is a run with other settings, it cannot go on with {listed}")
@@ -236,4 +260,6 @@ def _describe(job: Job, shapes: Shapes) -> None:
         for s in plan
     )
     lines = [f"data: {shapes.source}", *skipped_lines(shapes.skipped), f"model: {weights:,} weights; {steps}"]
+    if told := job.config.model.condition:
+        lines.append(f"condition: {told.kind}" + (f", one of {', '.join(told.classes)}" if told.classes else ""))
     print("\n".join([*lines, f"folder: {job.folder}"]), file=sys.stderr)

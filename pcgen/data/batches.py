@@ -21,6 +21,8 @@ class Batch(NamedTuple):
 
     points: torch.Tensor  # (B,n,3) float32, standardised
     index: torch.Tensor  # (B,) int64, which shape of the split each one is
+    rows: range  # B, their places in the step's batch, of which a process has a part
+    share: float = 1.0  # of the shapes of the step's batch that these are; 0: they stand in where none are left
 
 
 def batches(
@@ -31,13 +33,16 @@ def batches(
     seed: int,
     epoch: int,
     start: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """One epoch in batches of ``batch`` shapes, from step ``start`` on: every shape once, in shuffled order.
 
     Of each shape ``config.points`` points are drawn with replacement from its input points, turned by a random
     angle about ``config.up`` through the origin of the data if ``config.rotate``, and standardised by
     ``normalisation``, or by the shape's own statistics if ``config.normalise`` is ``"shape"``. The order comes
-    from the random stream of (``seed``, ``epoch``), the points of step k from that of (``seed``, ``epoch``, k).
+    from the random stream of (``seed``, ``epoch``), the points of place i in the batch of step k from that of
+    (``seed``, ``epoch``, k, i). So ``part``, (process, processes), cuts batches and changes nothing in them: processes
+    get equal parts, but for one shape; one that would get none gets the batch's first shape and a share of 0.
 
     Batch norm needs two shapes, so a single one left over joins the batch before it. ``ValueError`` when
     ``batch`` is less than 2 or ``start`` beyond the epoch.
@@ -54,7 +59,7 @@ def batches(
     # The spawn key sets this stream apart from that of step 0: seeds are padded with zeros.
     order = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=(0,))).permutation(len(split))
     return (
-        _draw(split, normalisation, config, order[slice(*bounds[step])], (seed, epoch, step))
+        _draw(split, normalisation, config, order[slice(*bounds[step])], (seed, epoch, step), part)
         for step in range(start, len(bounds))
     )
 
@@ -82,22 +87,30 @@ def _draw(
     split: ShapeSplit,
     normalisation: Normalisation,
     config: DataConfig,
-    index: np.ndarray,
+    order: np.ndarray,
     stream: tuple[int, int, int],
+    part: tuple[int, int],
 ) -> Batch:
-    rng = np.random.default_rng(np.random.SeedSequence(stream))
-    points = np.empty((len(index), config.points, 3), np.float32)
+    """The part of a batch, whose shapes ``order`` tells."""
+    process, processes = part
+    rows = range(process * len(order) // processes, (process + 1) * len(order) // processes)
+    share, rows = len(rows) / len(order), rows or range(1)
+    index = order[rows.start : rows.stop]
+    points, angles = np.empty((len(rows), config.points, 3), np.float32), np.empty(len(rows))
     own = config.normalise == "shape"
-    for row, i in enumerate(index):
+    for row, (place, i) in enumerate(zip(rows, index)):
+        # The spawn key sets this stream apart from that of the order.
+        rng = np.random.default_rng(np.random.SeedSequence(stream, spawn_key=(place, 1)))
         cloud = split.input(i)
-        points[row] = cloud[rng.integers(len(cloud), size=config.points)]
+        points[row] = cloud.take(rng.integers(len(cloud), size=config.points), axis=0)  # far faster than by brackets
+        angles[row] = rng.uniform(0, 2 * np.pi)
         if own:  # before turning: the shape's statistics turn with it
             points[row] = split.own_normalisations[i].apply(points[row])
     if config.rotate:
-        points = _turn(points, rng.uniform(0, 2 * np.pi, len(index)), config.up)
+        points = _turn(points, angles, config.up)
     if not own:
         points = normalisation.apply(points)
-    return Batch(torch.from_numpy(points), torch.from_numpy(index.astype(np.int64)))
+    return Batch(torch.from_numpy(points), torch.from_numpy(index.astype(np.int64)), rows, share)
 
 
 def _turn(points: np.ndarray, angles: np.ndarray, up: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from pcgen.config import Settings
 
 from .batches import Batch, batches, steps_per_epoch
 from .clouds import ARRAY_SUFFIXES, read_arrays, read_shape, shape_rng
-from .files import UnreadableFile
+from .files import UnreadableFile, reading
 from .normalise import Kind, Normalisation, fit
 from .splits import SPLITS, Skipped, find_shapes, hash_splits, nearest, select_categories
 
@@ -32,6 +32,7 @@ class DataConfig(Settings):
 
     source: str = "synthetic"  # "synthetic", or the path of a folder or of a .npz, .npy or .pt file
     categories: tuple[str, ...] = ()  # names or synset ids; () is chair (synthetic) or all there are (a path)
+    column: str = "category"  # of a .npz: the array of strings that tells the category of each shape
     shapes: int = 400  # synthetic training shapes of all categories together; val and test get a tenth each
     normalise: Kind = "set"  # statistics of the training set, of it per axis, or of every shape
     up: Literal["x", "y", "z"] = "y"  # the axis that points up in the data
@@ -141,7 +142,7 @@ def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
       any folder of meshes and clouds (:func:`~pcgen.data.splits.find_shapes` has the rules of categories and
       splits). Unusable files are skipped and listed, or raise if ``strict``;
     - an npz, npy or pt file of clouds (S,N,3) (:func:`~pcgen.data.clouds.read_arrays`); the arrays ``name``,
-      ``split`` and ``category`` of an npz are respected.
+      ``split`` and ``category`` (or what ``column`` names) of an npz are respected.
 
     A source that has only one of val and test uses it for both, as PointFlow does with ModelNet; one that has
     neither gives them shares of its training shapes by name. ``FileNotFoundError`` when there is nothing at
@@ -155,6 +156,8 @@ def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
     progress = progress or (lambda done, total: None)
     path = Path(config.source).expanduser()
     skipped: tuple[Skipped, ...] = ()
+    if config.column != "category" and path.suffix.lower() != ".npz":
+        raise ValueError(f"column={config.column!r} is an array of a .npz file, source is {config.source!r}")
     if config.source == "synthetic":
         shapes = _make_shapes(config, progress)
     elif path.is_dir():
@@ -219,12 +222,25 @@ def _read_file(path: Path, config: DataConfig) -> list[_Shape]:
         raise UnreadableFile(path, f"expected clouds (S,N,3), got {points.shape}")
     names = labels.get("name", tuple(f"{i:04d}" for i in range(len(points))))
     category = labels.get("category", (path.stem,) * len(points))
+    if config.column != "category":
+        category = _column(path, config.column, len(points))
     hashed = hash_splits(names, config.val_share, config.test_share)
     split = labels.get("split", tuple(hashed[name] for name in names))
     if unknown := sorted(set(split) - set(SPLITS)):
         raise UnreadableFile(path, f"'split' must say train, val or test, it says {unknown[0]!r}")
     chosen = select_categories(config.categories, category)
     return [_Shape(*row) for row in zip(names, category, split, points) if row[1] in chosen]
+
+
+def _column(path: Path, name: str, count: int) -> tuple[str, ...]:
+    """The strings of an npz's array ``name``, one for each shape."""
+    with reading(path), np.load(path, allow_pickle=False) as archive:
+        if name not in archive.files:
+            raise UnreadableFile(path, f"no column {name!r}{nearest(name, archive.files)}")
+        values = archive[name]
+    if values.shape != (count,):
+        raise UnreadableFile(path, f"{count} shapes need as many entries in column {name!r}, got {values.shape}")
+    return tuple(map(str, values))
 
 
 def _into_splits(config: DataConfig, shapes: list[_Shape]) -> tuple[ShapeSplit, ShapeSplit, ShapeSplit]:

@@ -2,6 +2,7 @@
 
 from pcgen.flows.cnf import (
     CNF,
+    Energies,
     Flow,
     FlowConfig,
     Trace,
@@ -9,7 +10,7 @@ from pcgen.flows.cnf import (
     divergence,
     standard_normal_log_density,
 )
-from pcgen.flows.coupling import kd_coupling
+from pcgen.flows.coupling import exact_coupling, kd_coupling
 from pcgen.flows.layers import LAYERS, NONLINEARITIES, VelocityNet
 from pcgen.flows.norm import MovingBatchNorm
 from pcgen.flows.objectives import LogDensity, flow_matching_error, log_density, stratified_times
@@ -19,6 +20,7 @@ __all__ = [
     "CNF",
     "LAYERS",
     "NONLINEARITIES",
+    "Energies",
     "Flow",
     "FlowConfig",
     "LogDensity",
@@ -28,6 +30,7 @@ __all__ = [
     "Transport",
     "VelocityNet",
     "divergence",
+    "exact_coupling",
     "flow_matching_error",
     "kd_coupling",
     "log_density",

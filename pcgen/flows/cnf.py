@@ -7,6 +7,8 @@ Log-densities follow the instantaneous change of variables (Chen et al. 2018, ar
     log p(x) = log N(y; 0, I) + ∫₀ᵀ Tr(∂f/∂x) dt + Σ log|det| of the norms,
 
 with the trace exact, or estimated without bias by Hutchinson's e·(∂f/∂x)e (Grathwohl et al. 2019, arXiv 1810.01367).
+The same solve gives, where asked, what a path costs (Finlay et al. 2020, arXiv 2002.02798), as it is travelled in unit
+time: its kinetic energy ∫ |T f|² ds and its Jacobian's ∫ |T ∂f/∂x|²_F ds.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from pcgen.config import Settings
+from pcgen.flows import fused
 from pcgen.flows.layers import LayerName, Modulation, NonlinearityName, VelocityNet
 from pcgen.flows.norm import MovingBatchNorm
 from pcgen.flows.solver import Evaluations, SolverConfig, solve
 
-__all__ = ["CNF", "Flow", "FlowConfig", "Trace", "Transport", "divergence", "standard_normal_log_density"]
+__all__ = ["CNF", "Energies", "Flow", "FlowConfig", "Trace", "Transport", "divergence", "standard_normal_log_density"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Trace(NamedTuple):
     kind: Literal["exact", "hutchinson"] = "exact"
     noise: Literal["gaussian", "rademacher"] = "gaussian"
     generator: torch.Generator | None = None
+    energies: bool = False  # integrate them along, the Jacobian's estimated where the trace is
 
     def directions(self, x: Tensor) -> Tensor | None:
         """Noise like x for Hutchinson (drawn on the CPU, the same for every device), None for the exact trace."""
@@ -67,12 +71,20 @@ class Trace(NamedTuple):
         return e.to(x)
 
 
+class Energies(NamedTuple):
+    """What paths cost, summed over blocks."""
+
+    kinetic: Tensor  # (B, N) ∫ |dx/ds|² ds over the unit of time
+    jacobian: Tensor  # (B, N) ∫ |∂(dx/ds)/∂x|²_F ds, or an unbiased estimate of it
+
+
 class Transport(NamedTuple):
     """States carried through a flow."""
 
     x: Tensor  # (B, N, D)
     log_det: Tensor | None  # (B, N) log |det ∂(prior)/∂(data)|; None where nobody asked for a density
     evaluations: int  # velocity evaluations, all blocks together
+    energies: Energies | None = None  # where the trace asks for them
 
 
 def standard_normal_log_density(y: Tensor) -> Tensor:
@@ -88,13 +100,23 @@ def divergence(
     net: VelocityNet, t: Tensor, x: Tensor, modulation: Modulation, e: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Velocity (B, N, D) and its divergence (B, N): exact where ``e`` is None, else Hutchinson's e·Je."""
-    if e is not None:
-        v, jv = net.jvp(t, x, e, modulation)
-        return v, (e * jv).sum(-1)
+    v, div, _ = _differentials(net, t, x, modulation, e)
+    return v, div
+
+
+def _differentials(
+    net: VelocityNet, t: Tensor, x: Tensor, modulation: Modulation, e: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Velocity, divergence, and the squared Frobenius norm of ∂f/∂x (B, N), or its estimate |Je|²."""
     dim = x.shape[-1]
-    basis = torch.eye(dim, dtype=x.dtype, device=x.device).reshape(dim, 1, 1, dim)
-    v, jv = net.jvp(t, x, basis, modulation)  # jv[k, b, n, i] = ∂f_i/∂x_k
-    return v, jv.diagonal(dim1=0, dim2=-1).sum(-1)
+    basis = torch.eye(dim, dtype=x.dtype, device=x.device).reshape(dim, 1, 1, dim) if e is None else e[None]
+    if fused.pays(net, x):
+        evaluate = fused.velocity if torch.is_grad_enabled() else fused.infer
+        v, jv = evaluate(net, t, x, modulation, basis.expand(len(basis), *x.shape))
+    else:
+        v, jv = net.jvp(t, x, basis, modulation)  # jv[k, b, n, i] = ∂f_i/∂x_k
+    div = jv.diagonal(dim1=0, dim2=-1).sum(-1) if e is None else (e * jv[0]).sum(-1)
+    return v, div, jv.square().sum((0, -1))
 
 
 class CNF(nn.Module):
@@ -116,23 +138,55 @@ class CNF(nn.Module):
 
     def transport(
         self, x: Tensor, context: Tensor | None, solver: SolverConfig, trace: Trace | None, reverse: bool
-    ) -> tuple[Tensor, Tensor | None, Evaluations]:
-        """x (B, N, D) from 0 to T, or from T to 0 if ``reverse``, with ∫₀ᵀ Tr dt (B, N) if a trace is asked for."""
+    ) -> tuple[tuple[Tensor, ...], Evaluations]:
+        """x (B, N, D) from 0 to T, or from T to 0 if ``reverse``.
+
+        Returns:
+            the state; with a trace also ∫₀ᵀ Tr dt, and with energies the kinetic and the Jacobian's, (B, N) each.
+        """
         modulation, end = self.net.modulation(context), self.end_time
-        e = trace.directions(x) if trace is not None else None
-
-        def velocity(s: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            if trace is None:
-                return (end * self.net(s * end, state[0], modulation),)
-            v, div = divergence(self.net, s * end, state[0], modulation, e)
-            return end * v, end * div
-
-        state = (x,) if trace is None else (x, x.new_zeros(x.shape[:-1]))
         depends_on = (*self.net.direct_parameters(), *modulation.tensors(), end)
-        final, evaluations = solve(velocity, state, solver, reverse=reverse, parameters=depends_on)
         if trace is None:
-            return final[0], None, evaluations
-        return final[0], -final[1] if reverse else final[1], evaluations
+            hidden = _hidden_type(solver, (x, *depends_on))
+
+            def velocity(s: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+                return (end * evaluate(self.net, s * end, state[0], modulation, hidden),)
+
+            return solve(velocity, (x,), solver, reverse=reverse, parameters=depends_on)
+        if solver.precision != "float32":
+            raise ValueError(f"densities need precision 'float32', got {solver.precision!r}, which is for sampling")
+        e = trace.directions(x)
+
+        def differentials(s: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            v, div, squared = _differentials(self.net, s * end, state[0], modulation, e)
+            if not trace.energies:
+                return end * v, end * div
+            return end * v, end * div, (end * v).square().sum(-1), end * end * squared
+
+        sums = (x.new_zeros(x.shape[:-1]),) * (3 if trace.energies else 1)
+        final, evaluations = solve(
+            differentials, (x, *sums), solver, reverse=reverse, parameters=depends_on, controlled=2
+        )
+        return (final[0], *(-each if reverse else each for each in final[1:])), evaluations
+
+
+def evaluate(
+    net: VelocityNet, t: Tensor, x: Tensor, modulation: Modulation, hidden: torch.dtype | None = None
+) -> Tensor:
+    """``net``'s velocity (B, N, D) by the fastest way there is; ``hidden``: see :func:`pcgen.flows.fused.infer`."""
+    if not fused.pays(net, x):
+        return net(t, x, modulation) if hidden is None else net(t, x, modulation, hidden)
+    if torch.is_grad_enabled():
+        return fused.velocity(net, t, x, modulation)[0]
+    return fused.infer(net, t, x, modulation, hidden=hidden)[0]
+
+
+def _hidden_type(solver: SolverConfig, tensors: tuple[Tensor, ...]) -> torch.dtype | None:
+    if solver.precision == "float32":
+        return None
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        raise ValueError(f"gradients need precision 'float32', got {solver.precision!r}, which is for sampling")
+    return torch.bfloat16
 
 
 class Flow(nn.Module):
@@ -188,19 +242,22 @@ class Flow(nn.Module):
         given = (len(x), 0) if context is None else tuple(context.shape)
         if given != (len(x), self.context):
             raise ValueError(f"the context must be {(len(x), self.context)}, got {given}")
-        log_det = None if trace is None else x.new_zeros(x.shape[:-1])
+        log_det, energies = (None if trace is None else x.new_zeros(x.shape[:-1])), None
         solves = []
         for module in reversed(self.chain) if reverse else self.chain:
             if isinstance(module, MovingBatchNorm):
                 change = module.log_det()
                 x = module.inverse(x) if reverse else module(x)
             else:
-                x, change, evaluations = module.transport(x, context, solver, trace, reverse)
+                (x, *integrals), evaluations = module.transport(x, context, solver, trace, reverse)
                 solves.append(evaluations)
+                change, *paths = integrals or (None,)
+                if paths:
+                    energies = Energies(*(map(torch.add, energies, paths) if energies else paths))
             if log_det is not None:
                 log_det = log_det + change
         self.last_solves = tuple(solves)
-        return Transport(x, log_det, sum(s.forward for s in solves))
+        return Transport(x, log_det, sum(s.forward for s in solves), energies)
 
     def evaluations(self) -> tuple[int, int]:
         """Velocity evaluations of the latest call, forward and (once gradients were taken) backward."""

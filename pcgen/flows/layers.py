@@ -81,13 +81,22 @@ class ModulatedLinear(nn.Module):
         self.gate = nn.Linear(1 + context, outputs) if kind.gate else None
         self.shift = nn.Linear(1 + context, outputs, bias=False) if kind.shift else None
 
-    def forward(self, x: Tensor, gate: Tensor | None, shift: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, gate: Tensor | None, shift: Tensor | None, product: torch.dtype | None = None
+    ) -> Tensor:
+        """``product``: the type that W x is computed in, where it is not that of x."""
         weight, bias = self.linear.weight, self.linear.bias
+        if product is not None:
+            out = F.linear(x.to(product), weight.to(product)).to(x.dtype)
+        elif gate is None and shift is None:
+            return F.linear(x, weight, bias)
+        else:
+            out = F.linear(x, weight)
         if gate is None:
-            return F.linear(x, weight, bias) if shift is None else F.linear(x, weight) + (bias + shift)
+            return out + (bias if shift is None else bias + shift)
         # (W x + b)·g + s = W x·g + (b·g + s): the bracket is one row per shape, not a pass over all points.
         offset = bias * gate if shift is None else torch.addcmul(shift, bias, gate)
-        return torch.addcmul(offset, F.linear(x, weight), gate)
+        return torch.addcmul(offset, out, gate)
 
     def tangent(self, dx: Tensor, gate: Tensor | None) -> Tensor:
         """The derivative of the layer's output in the direction ``dx``."""
@@ -153,7 +162,9 @@ class VelocityNet(nn.Module):
         linears = tuple(p for layer in self.layers for p in layer.linear.parameters())
         return linears if self.beta is None else (*linears, self.beta)
 
-    def _modulate(self, t: Tensor, modulation: Modulation, index: int) -> tuple[Tensor | None, Tensor | None]:
+    def modulate(self, t: Tensor, modulation: Modulation, index: int) -> tuple[Tensor | None, Tensor | None]:
+        """Gate and shift of one layer at time t, () or (B,): (B or 1, 1, H) each, or None."""
+
         def at_time(pair: tuple[Tensor, Tensor] | None) -> Tensor | None:
             if pair is None:
                 return None
@@ -165,12 +176,16 @@ class VelocityNet(nn.Module):
             gate = torch.sigmoid(gate)
         return gate, at_time(modulation.shift[index])
 
-    def forward(self, t: Tensor, x: Tensor, modulation: Modulation) -> Tensor:
-        """Velocity (B, N, D) at states x (B, N, D) and time t, () or (B,)."""
+    def forward(self, t: Tensor, x: Tensor, modulation: Modulation, hidden: torch.dtype | None = None) -> Tensor:
+        """Velocity (B, N, D) at states x (B, N, D) and time t, () or (B,).
+
+        ``hidden``: the type of the products between hidden layers, where it is not that of x.
+        """
         activation, _ = NONLINEARITIES[self.nonlinearity]
+        last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
-            x = layer(x, *self._modulate(t, modulation, i))
-            if i < len(self.layers) - 1:
+            x = layer(x, *self.modulate(t, modulation, i), hidden if 0 < i < last else None)
+            if i < last:
                 x = activation(x, self.beta)
         return x
 
@@ -178,7 +193,7 @@ class VelocityNet(nn.Module):
         """Velocity (B, N, D), and its derivative in the directions ``dx``, (…, B or 1, N or 1, D)."""
         activation, derivative = NONLINEARITIES[self.nonlinearity]
         for i, layer in enumerate(self.layers):
-            gate, shift = self._modulate(t, modulation, i)
+            gate, shift = self.modulate(t, modulation, i)
             x, dx = layer(x, gate, shift), layer.tangent(dx, gate)
             if i < len(self.layers) - 1:
                 h = activation(x, self.beta)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pcgen.flows.cnf import Flow, Trace, standard_normal_log_density
+from pcgen.flows.cnf import Energies, Flow, Trace, evaluate, standard_normal_log_density
 from pcgen.flows.norm import MovingBatchNorm
 
 __all__ = ["LogDensity", "flow_matching_error", "log_density", "stratified_times"]
@@ -19,12 +19,13 @@ class LogDensity(NamedTuple):
     y: Tensor  # (B, N, D)
     value: Tensor  # (B, N) log p of each state
     evaluations: int
+    energies: Energies | None = None  # where the trace asks for them
 
 
 def log_density(flow: Flow, x: Tensor, context: Tensor | None = None, trace: Trace | None = None) -> LogDensity:
     """log p(x) of each state x (B, N, D) given its shape's context (B, C); exact trace unless told otherwise."""
-    y, log_det, evaluations = flow.to_prior(x, context, trace or Trace("exact"))
-    return LogDensity(y, standard_normal_log_density(y) + log_det, evaluations)
+    y, log_det, evaluations, energies = flow.to_prior(x, context, trace or Trace("exact"))
+    return LogDensity(y, standard_normal_log_density(y) + log_det, evaluations, energies)
 
 
 def stratified_times(shapes: int, times: int, generator: torch.Generator | None = None) -> Tensor:
@@ -58,7 +59,7 @@ def flow_matching_error(flow: Flow, x: Tensor, context: Tensor | None, noise: Te
     s = s.to(x)
     weight = s[:, None, None]
     end = cnf.end_time
-    velocity = cnf.net(s * end, torch.lerp(x, noise, weight), cnf.net.modulation(context))
+    velocity = evaluate(cnf.net, s * end, torch.lerp(x, noise, weight), cnf.net.modulation(context))
     return (end * velocity - (noise - x)).square()
 
 

@@ -1,4 +1,4 @@
-"""One ODE solve by torchdiffeq: settings, gradients, and a count of what it cost."""
+"""One ODE solve: settings, gradients, and a count of what it cost."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import torchdiffeq
 from torch import Tensor
 
 from pcgen.config import Settings
+from pcgen.flows.runge_kutta import ADAPTIVE, FIXED, State, Velocity, adaptive_steps, fixed_steps
 
 __all__ = ["Evaluations", "SolverConfig", "solve"]
 
 MOST_STEPS = 10_000  # of an adaptive method: a flow that needs more has diverged, and would be solved for hours
-FIXED_STEP = ("euler", "midpoint", "heun2", "heun3", "rk4")
+FIXED_STEP = tuple(FIXED)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class SolverConfig(Settings):
     rtol: float = 1e-5
     error_norm: Literal["max", "rms"] = "max"  # adaptive: every value keeps the tolerance, or their root mean square
     steps: int = 20  # number of equal steps of fixed-step methods
-    adjoint: bool = True  # gradients by the adjoint equation (constant memory), else through the solver's steps
+    adjoint: bool = False  # gradients by the adjoint equation, else through the solver's steps, in bounded memory
+    precision: Literal["float32", "bfloat16"] = "float32"  # sampling: of the products between hidden layers
 
     def __post_init__(self):
         super().__post_init__()
@@ -64,13 +66,14 @@ class Evaluations:
 
 
 def solve(
-    velocity: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]],
-    state: tuple[Tensor, ...],
+    velocity: Velocity,
+    state: State,
     config: SolverConfig,
     *,
     reverse: bool = False,
     parameters: tuple[Tensor, ...] = (),
-) -> tuple[tuple[Tensor, ...], Evaluations]:
+    controlled: int | None = None,
+) -> tuple[State, Evaluations]:
     """Carry ``state`` over the unit of time, from 0 to 1 or, reversed, from 1 to 0.
 
     Args:
@@ -78,6 +81,7 @@ def solve(
         state: tensors of any shapes.
         parameters: all tensors that the velocity depends on and gradients are wanted for; the adjoint method
             sees no others.
+        controlled: how many of the state's tensors, the first ones, adaptive steps keep the tolerance for; None: all.
 
     Returns:
         the final state, and the evaluations it took (an object that goes on counting in the backward pass).
@@ -87,47 +91,62 @@ def solve(
     """
     evaluations = Evaluations()
 
-    def counted(t: Tensor, y: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def counted(t: Tensor, y: State) -> State:
         evaluations._total += 1
         return velocity(t, y)
 
-    times = state[0].new_tensor([1.0, 0.0] if reverse else [0.0, 1.0])
-    options: dict = {}
-    if config.method in FIXED_STEP:
-        # The grid itself, not a step size whose rounding can add a step of no length.
-        options["grid_constructor"] = lambda f, y, t: torch.linspace(
-            float(t[0]), float(t[-1]), config.steps + 1, dtype=t.dtype, device=t.device
-        )
-    else:
-        # Land on the end. Left alone, torchdiffeq steps past it and interpolates, which errs more than the steps do.
-        options |= {"step_t": times[1:], "max_num_steps": MOST_STEPS}
-        if config.error_norm == "max":
-            options["norm"] = _max_norm
-    arguments = {"atol": config.atol, "rtol": config.rtol, "method": config.method, "options": options}
+    def norm(values: State) -> Tensor:
+        each = (v.abs().max() if config.error_norm == "max" else v.square().mean().sqrt() for v in values[:controlled])
+        return torch.stack(list(each)).max()
+
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*state, *parameters))
     try:
-        if config.adjoint and needs_gradient:
-            # "seminorm": parameters' adjoints are integrals, not states, and need no say in the step size
-            # (Kidger et al. 2021, arXiv 2009.09457).
-            adjoint_options = options
-            if config.method not in FIXED_STEP:
-                adjoint_options = {**options, "norm": "seminorm", "step_t": times[:1]}
-            path = torchdiffeq.odeint_adjoint(
-                counted,
-                state,
-                times,
-                adjoint_params=tuple(p for p in parameters if p.requires_grad),
-                adjoint_options=adjoint_options,
-                **arguments,
-            )
+        if (config.adjoint and needs_gradient) or config.method not in (*FIXED, *ADAPTIVE):
+            wanted = tuple(p for p in parameters if p.requires_grad) if config.adjoint and needs_gradient else None
+            state = _by_torchdiffeq(counted, state, config, reverse, norm, wanted)
+        elif config.method in FIXED:
+            state = fixed_steps(counted, state, config.method, config.steps, reverse)
         else:
-            path = torchdiffeq.odeint(counted, state, times, **arguments)
-    except AssertionError as error:
+
+            def tolerance(before: Tensor, after: Tensor) -> Tensor:
+                return config.atol + config.rtol * torch.maximum(before.abs(), after.abs())
+
+            state = adaptive_steps(counted, state, config.method, tolerance, norm, MOST_STEPS, reverse)
+    except (ArithmeticError, AssertionError) as error:
         calls = evaluations._total
         raise ArithmeticError(f"the {config.method} solver gave up after {calls} evaluations: {error}") from None
     evaluations.forward = evaluations._total
-    return tuple(values[-1] for values in path), evaluations
+    return state, evaluations
 
 
-def _max_norm(state: tuple[Tensor, ...]) -> Tensor:
-    return torch.stack([values.abs().max() for values in state]).max()
+def _by_torchdiffeq(
+    velocity: Velocity,
+    state: State,
+    config: SolverConfig,
+    reverse: bool,
+    norm: Callable[[State], Tensor],
+    parameters: tuple[Tensor, ...] | None,
+) -> State:
+    """By the adjoint method with gradients for ``parameters``, or through the steps where these are None."""
+    times = state[0].new_tensor([1.0, 0.0] if reverse else [0.0, 1.0])
+    if config.method in FIXED:
+        # The grid itself, not a step size whose rounding can add a step of no length.
+        options = {
+            "grid_constructor": lambda f, y, t: torch.linspace(
+                float(t[0]), float(t[-1]), config.steps + 1, dtype=t.dtype, device=t.device
+            )
+        }
+        backwards = options
+    else:
+        # Land on the end. Left alone, torchdiffeq steps past it and interpolates, which errs more than the steps do.
+        options = {"step_t": times[1:], "max_num_steps": MOST_STEPS, "norm": norm}
+        # "seminorm": parameters' adjoints are integrals, not states, and need no say in the step size
+        # (Kidger et al. 2021, arXiv 2009.09457).
+        backwards = {**options, "norm": "seminorm", "step_t": times[:1]}
+    arguments = {"atol": config.atol, "rtol": config.rtol, "method": config.method, "options": options}
+    if parameters is None:
+        path = torchdiffeq.odeint(velocity, state, times, **arguments)
+    else:
+        arguments |= {"adjoint_params": parameters, "adjoint_options": backwards}
+        path = torchdiffeq.odeint_adjoint(velocity, state, times, **arguments)
+    return tuple(values[-1] for values in path)

@@ -1,6 +1,6 @@
 """A mesh as a tree of boxes, and rays that go down it together: what they hit first or last.
 
-Triangles are sorted along a Morton curve; a box holds eight triangles or eight boxes. Pairs of a ray and a box that meet
+Triangles are sorted along a Morton curve; a box holds eight triangles or eight boxes. Pairs of ray and box that meet
 go down a level at a time, so that a few array operations serve all rays. float64, on the CPU.
 """
 

@@ -27,6 +27,7 @@ from pcgen.geometry.rays import Rays
 __all__ = ["Overlap", "Stars", "ball_overlap", "check_stars", "star_overlap"]
 
 BLOCK = 1 << 17  # points at once: what is computed of them stays in the cache
+POINTS = 8192  # in a star, unless told
 DIRECTIONS = 1024  # to measure a star
 GRID = 63  # odd, so that no axis is on a boundary
 INTEGERS = (torch.int64, torch.int32)
@@ -51,7 +52,7 @@ class Overlap:
         return _ratio(self.intersection, self.volumes.amin(1))
 
 
-def star_overlap(rays: Rays, centres: Tensor, lengths: Tensor, pairs: Tensor, points: int = 1 << 14) -> Overlap:
+def star_overlap(rays: Rays, centres: Tensor, lengths: Tensor, pairs: Tensor, points: int = POINTS) -> Overlap:
     """What stars ``pairs[:, 0]`` and ``pairs[:, 1]``, (P, 2) integers, of ``centres`` (S, D), ``lengths`` (S, n) share.
 
     The smaller star is filled with ``points`` points. The order of a pair does not matter.
@@ -63,7 +64,7 @@ def star_overlap(rays: Rays, centres: Tensor, lengths: Tensor, pairs: Tensor, po
     >>> centres = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [9.0, 0.0, 0.0]])
     >>> overlap = star_overlap(fibonacci(96), centres, torch.ones(3, 96), torch.tensor([[0, 0], [0, 1], [0, 2]]))
     >>> overlap.iou                                     # the middle one is 5/27
-    tensor([1.0000, 0.1852, 0.0000])
+    tensor([1.0000, 0.1849, 0.0000])
     """
     check_stars(rays, centres, lengths)
     if not isinstance(pairs, Tensor) or pairs.dtype not in INTEGERS:

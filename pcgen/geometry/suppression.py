@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from pcgen.geometry.checks import check_choice, check_finite, check_floats
-from pcgen.geometry.overlap import Stars, check_stars
+from pcgen.geometry.overlap import POINTS, Stars, check_stars
 from pcgen.geometry.rays import Rays
 from pcgen.geometry.touching import touching
 
 __all__ = ["Measure", "mask_nms", "matrix_nms", "star_nms"]
 
 Measure = Literal["iou", "minimum"]
-ROUGH, FINE = 512, 4096  # points in a star: for a first estimate of an overlap, and where that is too close to call
+ROUGH = 512  # points in a star for a first estimate of an overlap; POINTS where that is too close to call
 FIRST_BLOCK = 1024  # stars
 PAIRS = 1 << 22  # of stars, at once
 
@@ -182,7 +182,7 @@ class _Contest:
         i, j, enough = self._volumes(*pair)
         shared = self.stars.intersection(i, j, ROUGH)
         close = (shared - enough).abs() < torch.maximum(self.doubt[i], self.doubt[j])
-        shared[close] = self.stars.intersection(i[close], j[close], FINE)
+        shared[close] = self.stars.intersection(i[close], j[close], POINTS)
         return (shared > enough).cpu().numpy()
 
 

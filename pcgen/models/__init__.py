@@ -1,18 +1,43 @@
-"""Models: PointFlow, its encoder and objectives."""
+"""Models: PointFlow with its encoder and objectives; PolarMask3D, its oracle, and clustering to compare with."""
 
+from pcgen.models.clustering import ClusteringConfig, Clusters, cluster, cluster_instances
+from pcgen.models.conditioning import Condition, ConditionConfig
 from pcgen.models.config import Likelihood, PointFlowConfig, Samples
 from pcgen.models.encoder import Encoder, EncoderConfig, Posterior
+from pcgen.models.instances import DecodingConfig, Instances
 from pcgen.models.objective import Loss, ObjectiveConfig
+from pcgen.models.oracle import OracleScene, OracleScores, encode_and_decode, oracle_scores
 from pcgen.models.pointflow import PointFlow
+from pcgen.models.polar_targets import LabelledCloud, PolarBatch, collate
+from pcgen.models.polarmask3d import PolarMask3D, PolarMask3DConfig
+from pcgen.models.tuning import tune_decoding
 
 __all__ = [
+    "ClusteringConfig",
+    "Clusters",
+    "Condition",
+    "ConditionConfig",
+    "DecodingConfig",
     "Encoder",
     "EncoderConfig",
+    "Instances",
+    "LabelledCloud",
     "Likelihood",
     "Loss",
     "ObjectiveConfig",
+    "OracleScene",
+    "OracleScores",
     "PointFlow",
     "PointFlowConfig",
+    "PolarBatch",
+    "PolarMask3D",
+    "PolarMask3DConfig",
     "Posterior",
     "Samples",
+    "cluster",
+    "cluster_instances",
+    "collate",
+    "encode_and_decode",
+    "oracle_scores",
+    "tune_decoding",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pcgen.config import Settings
 from pcgen.flows import FlowConfig, SolverConfig
+from pcgen.models.conditioning import ConditionConfig
 from pcgen.models.encoder import EncoderConfig
 from pcgen.models.objective import ObjectiveConfig
 
@@ -33,11 +34,14 @@ class PointFlowConfig(Settings):
     latent_flow: FlowConfig | None = field(default_factory=_latent_flow_default)  # None: the prior is N(0, I)
     objective: ObjectiveConfig = field(default_factory=_likelihood)
     sampler: SolverConfig | None = None  # of sampling and decoding; None: the flows' own, as densities use
+    condition: ConditionConfig | None = None  # what the latent flow is told of a shape; None: nothing
 
     def __post_init__(self):
         super().__post_init__()
         if self.latent < 1:
             raise ValueError(f"latent must be at least 1, got {self.latent}")
+        if self.condition is not None and self.latent_flow is None:
+            raise ValueError("a condition is told to the latent flow, and latent_flow is null")
         if self.objective.name == "flow_matching":
             for name in ("point_flow", "latent_flow"):
                 self._check_matching(name, getattr(self, name))

@@ -24,6 +24,7 @@ __all__ = [
     "evaluating",
     "finite",
     "point_log_density",
+    "shapes_per_solve",
     "trace_of",
 ]
 
@@ -32,6 +33,11 @@ Progress = Callable[[int, int], None]  # (points done, points in all)
 # Points in one solve: bounds the memory of sampling and of exact densities (which carry three tangents).
 POINTS_PER_SOLVE = 32_768
 POINTS_PER_DENSITY = 8_192
+
+
+def shapes_per_solve(points: int) -> int:
+    """How many clouds of so many points :func:`decode` solves together."""
+    return max(1, POINTS_PER_SOLVE // points)
 
 
 def decode(
@@ -43,14 +49,15 @@ def decode(
     shared_noise: bool,
     solver: SolverConfig | None,
     progress: Progress | None,
+    number: int = 0,
 ) -> Tensor:
     """See :meth:`PointFlow.decode`: small clouds are solved many at a time, large ones in parts."""
-    per_solve = max(1, POINTS_PER_SOLVE // points)
+    per_solve = shapes_per_solve(points)
     clouds = torch.empty(len(z), points, 3, dtype=z.dtype, device=z.device)
     with evaluating(model):
         for first in range(0, len(z), per_solve):
             codes = z[first : first + per_solve]
-            streams = {"shapes": 1, "first": 0} if shared_noise else {"shapes": len(codes), "first": first}
+            streams = {"shapes": 1, "first": 0} if shared_noise else {"shapes": len(codes), "first": number + first}
             y = point_noise(seed, points=points, **streams, **noise).expand(len(codes), -1, -1)
             for start in range(0, points, POINTS_PER_SOLVE):
                 part = slice(start, min(start + POINTS_PER_SOLVE, points))

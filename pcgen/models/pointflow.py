@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pcgen.flows import Flow, SolverConfig, Trace, log_density, standard_normal_log_density
+from pcgen.models.conditioning import Condition, context_of, guided_from_prior
 from pcgen.models.config import Likelihood, PointFlowConfig, Samples
+from pcgen.models.draws import Generators
 from pcgen.models.encoder import Encoder, Posterior
 from pcgen.models.inference import (
     Progress,
@@ -47,7 +49,9 @@ class PointFlow(nn.Module):
         self.config = config
         self.encoder = Encoder(config.latent, config.encoder)
         self.point_flow = Flow(3, config.latent, config.point_flow)
-        self.latent_flow = None if config.latent_flow is None else Flow(config.latent, 0, config.latent_flow)
+        width = 0 if config.condition is None else config.condition.width
+        self.latent_flow = None if config.latent_flow is None else Flow(config.latent, width, config.latent_flow)
+        self.condition = None if config.condition is None else Condition(config.condition)
         mean = torch.zeros(3) if mean is None else as_tensor(mean).float().reshape(-1)
         scale = torch.ones(3) if scale is None else as_tensor(scale).float().reshape(-1)
         shapes_fit = mean.shape == (3,) and scale.numel() in (1, 3)
@@ -123,30 +127,55 @@ class PointFlow(nn.Module):
         z: Any,
         trace: Literal["exact", "hutchinson"] = "exact",
         generator: torch.Generator | int | None = None,
+        condition: Any = None,
     ) -> tuple[Tensor, Tensor]:
-        """Codes z (B, Z) → ``(w (B, Z), log p(z) (B,))``; Hutchinson's noise comes from ``generator``."""
-        return self._codes_to_prior(self._codes(z), trace_of(trace, generator))
+        """Codes z (B, Z) → ``(w (B, Z), log p(z) (B,))``, given a condition as :meth:`sample` takes it.
 
-    def shape_from_prior(self, w: Any, solver: SolverConfig | None = None) -> Tensor:
-        """Prior codes w (B, Z) → codes z (B, Z)."""
+        Hutchinson's noise comes from ``generator``.
+        """
+        z = self._codes(z)
+        return self._codes_to_prior(z, trace_of(trace, generator), self._context(condition, len(z)))
+
+    def shape_from_prior(
+        self, w: Any, solver: SolverConfig | None = None, condition: Any = None, guidance: float = 1.0
+    ) -> Tensor:
+        """Prior codes w (B, Z) → codes z (B, Z), given a condition and its guidance as :meth:`sample` takes them."""
         w = self._codes(w)
+        context = self._context(condition, len(w), guidance)
         if self.latent_flow is None:
             return w
-        return self.latent_flow.from_prior(w.unsqueeze(1), solver=solver).x.squeeze(1)
+        if guidance == 1:
+            return self.latent_flow.from_prior(w.unsqueeze(1), context, solver=solver).x.squeeze(1)
+        without, solver = self.condition.context(None, len(w)), solver or self.latent_flow.solver
+        return guided_from_prior(self.latent_flow, w.unsqueeze(1), context, without, guidance, solver).squeeze(1)
 
-    def code_log_density(self, z: Tensor, trace: Trace) -> Tensor:
-        """log p(z) (B,)."""
-        return self._codes_to_prior(z, trace)[1]
+    def code_log_density(self, z: Tensor, trace: Trace, context: Tensor | None = None) -> Tensor:
+        """log p(z) (B,), given the condition's context (B, C) where the model has one."""
+        return self._codes_to_prior(z, trace, context)[1]
 
-    def _codes_to_prior(self, z: Tensor, trace: Trace) -> tuple[Tensor, Tensor]:
+    def _codes_to_prior(self, z: Tensor, trace: Trace, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.latent_flow is None:
             return z, standard_normal_log_density(z)
-        w, value, _ = log_density(self.latent_flow, z.unsqueeze(1), None, trace)
-        return w.squeeze(1), value.squeeze(1)
+        found = log_density(self.latent_flow, z.unsqueeze(1), context, trace)
+        return found.y.squeeze(1), found.value.squeeze(1)
 
-    def loss(self, batch: Tensor, generator: torch.Generator | None = None, prior_only: bool = False) -> Loss:
-        """The training objective on standardised clouds (B, N, 3); its noise comes from ``generator`` (CPU)."""
-        return pointflow_loss(self, batch, generator, prior_only)
+    def _context(self, condition: Any, shapes: int, guidance: float = 1.0) -> Tensor | None:
+        """Context (shapes, C) of the latent flow, None where it has none."""
+        matching = self.config.objective.name == "flow_matching"
+        return context_of(self.condition, condition, shapes, guidance, matching, place=self.standardise)
+
+    def loss(
+        self, batch: Tensor, generator: Generators = None, prior_only: bool = False, condition: Tensor | None = None
+    ) -> Loss:
+        """The training objective on standardised clouds (B, N, 3).
+
+        Args:
+            generator: of its noise, on the CPU: one, or one for each cloud, so that it does not matter which others
+                are in the batch.
+            prior_only: train the latent flow alone, on codes of the encoder as it is.
+            condition: what a conditional model is shown of the clouds (:meth:`Condition.of_shapes`).
+        """
+        return pointflow_loss(self, batch, generator, prior_only, condition)
 
     @property
     def solves_in_training(self) -> bool:
@@ -178,6 +207,8 @@ class PointFlow(nn.Module):
         truncation: float | None = None,
         point_temperature: float = 1.0,
         point_truncation: float | None = None,
+        condition: Any = None,
+        guidance: float = 1.0,
         solver: SolverConfig | None = None,
         progress: Progress | None = None,
     ) -> Samples:
@@ -191,21 +222,44 @@ class PointFlow(nn.Module):
             temperature, truncation: of the shape noise: its standard deviation, and the bound in standard
                 deviations (before the temperature) that each of its values keeps to.
             point_temperature, point_truncation: the same of the point noise.
+            condition: of a conditional model, for all shapes or one for each: a class's name, a picture (R, R) with
+                values in [0, 1], black behind and cut as :func:`pcgen.geometry.views.framed` does, or a part, a cloud
+                (N, 3) in data units. None: whatever the data hold.
+            guidance: w in v = v_without + w (v_with − v_without), the latent flow's velocity; above 1: more typical of
+                the condition, less varied.
             solver: in place of the configured sampler.
             progress: called with (points done, points in all) after each solve.
 
         Raises:
-            ValueError: the model is an autoencoder without a prior, or a number is out of range.
+            ValueError: the model is an autoencoder without a prior, a number is out of range, or the condition is of
+                another kind or size than the model's.
         """
         at_least_one(shapes=shapes, points=points)
-        if self.latent_flow is None and not self.config.encoder.variational:
-            raise ValueError("an autoencoder has no prior over shapes to sample from: train a VAE or a latent flow")
         seed = seed_of(generator)
-        w = shape_noise(seed, shapes, self.config.latent, temperature=temperature, truncation=truncation)
-        with evaluating(self):
-            z = torch.cat([self.shape_from_prior(part, solver or self.config.sampler) for part in w.split(4096)])
+        told = {"temperature": temperature, "truncation": truncation, "condition": condition, "guidance": guidance}
+        z = self.sample_codes(shapes, seed, **told, solver=solver)
         noise = {"temperature": point_temperature, "truncation": point_truncation}
         return Samples(self.decode(z, points, seed, **noise, solver=solver, progress=progress), z)
+
+    def sample_codes(
+        self,
+        shapes: int,
+        generator: torch.Generator | int | None = None,
+        *,
+        temperature: float = 1.0,
+        truncation: float | None = None,
+        condition: Any = None,
+        guidance: float = 1.0,
+        solver: SolverConfig | None = None,
+    ) -> Tensor:
+        """Codes (S, Z) of new shapes; arguments and errors are those of :meth:`sample`."""
+        at_least_one(shapes=shapes)
+        if self.latent_flow is None and not self.config.encoder.variational:
+            raise ValueError("an autoencoder has no prior over shapes to sample from: train a VAE or a latent flow")
+        noise = {"temperature": temperature, "truncation": truncation}
+        w = shape_noise(seed_of(generator), shapes, self.config.latent, **noise)
+        with evaluating(self):
+            return self.shape_from_prior(w, solver or self.config.sampler, condition, guidance)
 
     def decode(
         self,
@@ -216,17 +270,19 @@ class PointFlow(nn.Module):
         temperature: float = 1.0,
         truncation: float | None = None,
         shared_noise: bool = False,
+        first: int = 0,
         solver: SolverConfig | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        """Clouds (S, points, 3) in data units of the codes z (S, Z); ``shared_noise`` gives all the same noise.
+        """Clouds (S, points, 3) in data units of the codes z (S, Z).
 
-        The other arguments are those of :meth:`sample`.
+        ``shared_noise`` gives all the same noise; else they get that of the shapes ``first``, ``first`` + 1, … of the
+        seed. The other arguments are those of :meth:`sample`.
         """
         at_least_one(points=points)
         noise = {"temperature": temperature, "truncation": truncation}
         z, solver = self._codes(z), solver or self.config.sampler
-        return decode(self, z, points, seed_of(generator), noise, shared_noise, solver, progress)
+        return decode(self, z, points, seed_of(generator), noise, shared_noise, solver, progress, first)
 
     def reconstruct(
         self,
@@ -274,7 +330,8 @@ class PointFlow(nn.Module):
         with evaluating(self):
             ends = torch.stack([self._code_of(a, "a"), self._code_of(b, "b")])
             if space == "prior" and self.latent_flow is not None:
-                ends = self.latent_flow.to_prior(ends.unsqueeze(1)).x.squeeze(1)  # no density: it costs Z derivatives
+                # No density: it costs Z derivatives.
+                ends = self.latent_flow.to_prior(ends.unsqueeze(1), self._context(None, 2)).x.squeeze(1)
             line = torch.lerp(ends[:1], ends[1:], torch.linspace(0, 1, steps).to(ends)[:, None])
             z = self.shape_from_prior(line) if space == "prior" else line
         return self.decode(z, points, generator, shared_noise=True, **options)
@@ -284,24 +341,27 @@ class PointFlow(nn.Module):
         x: Any,
         generator: torch.Generator | int | None = 0,
         trace: Literal["exact", "hutchinson"] = "exact",
+        condition: Any = None,
     ) -> Likelihood:
         """log p of clouds x (B, N, 3) in data units: per point given a draw of z, and a bound per cloud.
 
         The bound is Σ log p(x|z) + log p(z) + H[q(z|X)] at one draw of z (PointFlow, eq. 9). That draw, and
         Hutchinson's noise where ``trace`` asks for it, come from ``generator``. The data's scale
-        enters with its log-determinant: densities are per cubic data unit.
+        enters with its log-determinant: densities are per cubic data unit. With a ``condition``, as :meth:`sample`
+        takes it, p(z) is that of the condition.
         """
         seed = seed_of(generator)
         how = trace_of(trace, seed)
         with evaluating(self):
             x = self._clouds(self.standardise(x), "x")
+            context = self._context(condition, len(x))
             posterior = self.encode(x)
             z = posterior.sample(shape_noise(seed, *posterior.mean.shape).to(x))
             points = torch.stack([point_log_density(self, cloud, code, how) for cloud, code in zip(x, z)])
             if posterior.logvar is None:
                 return Likelihood(points, None)
             entropy = -standard_normal_log_density(torch.zeros_like(z)) + 0.5 * (posterior.logvar + 1).sum(1)
-            return Likelihood(points, points.sum(1) + self.code_log_density(z, how) + entropy)
+            return Likelihood(points, points.sum(1) + self.code_log_density(z, how, context) + entropy)
 
     def _code_of(self, shape: Any, name: str) -> Tensor:
         """The code (Z,) of a cloud (N, 3) in data units, or the code itself."""

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pcgen.config import Settings
-from pcgen.data.shapes import DataConfig
+from pcgen.data.shapes import DataConfig, Shapes
+from pcgen.data.splits import nearest
 from pcgen.flows import FlowConfig, SolverConfig
 from pcgen.models import ObjectiveConfig, PointFlowConfig
 
-__all__ = ["EvaluationConfig", "RunConfig", "TrainingConfig"]
+__all__ = ["EvaluationConfig", "RunConfig", "TrainingConfig", "with_classes"]
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,19 @@ class RunConfig(Settings):
             raise ValueError("training.prior_steps (or prior_epochs) train model.latent_flow, which is null")
         if not (prior or self.model.encoder.variational) and self.model.objective.name == "likelihood":
             object.__setattr__(self, "model", replace(self.model, latent_flow=None))
+
+
+def with_classes(config: RunConfig, shapes: Shapes) -> RunConfig:
+    """The settings with the names of a conditional model's classes: those given, or the training set's categories.
+
+    Raises:
+        ValueError: a class that no training shape has.
+    """
+    condition, there = config.model.condition, sorted(set(shapes.train.categories))
+    if condition is None or condition.kind != "class":
+        return config
+    for name in condition.classes:
+        if name not in there:
+            raise ValueError(f"condition.classes names {name!r}, which no training shape is{nearest(name, there)}")
+    condition = replace(condition, classes=condition.classes or tuple(there))
+    return replace(config, model=replace(config.model, condition=condition))

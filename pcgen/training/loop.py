@@ -1,30 +1,27 @@
-"""The training loop. Every random number is a function of (seed, epoch, step), so a run can be cut anywhere."""
+"""The training loop. Every random number is a function of (seed, epoch, step, place), so a run can be cut anywhere."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from pcgen.config import to_yaml
 from pcgen.data.files import replacing
-from pcgen.data.shapes import Shapes, ShapeSplit, batches, steps_per_epoch
-from pcgen.metrics.reconstruction import reconstruction
+from pcgen.data.shapes import Batch, Shapes, batches, steps_per_epoch
 from pcgen.models import PointFlow
-from pcgen.training.config import RunConfig
+from pcgen.training.config import RunConfig, with_classes
+from pcgen.training.noise import shown, step_noise
+from pcgen.training.processes import Team
 from pcgen.training.state import Stage, State, stages
 from pcgen.training.telemetry import Telemetry
+from pcgen.training.validation import comparable, validate
 
-__all__ = ["Diverged", "Interrupted", "OnValidation", "build_model", "train", "validate"]
-
-VALIDATION_SHAPES, RECONSTRUCTED_SHAPES, RECONSTRUCTED_POINTS = 128, 16, 1024
+__all__ = ["Diverged", "Interrupted", "OnValidation", "build_model", "train"]
 
 OnValidation = Callable[[PointFlow, State], None]
 
@@ -42,7 +39,7 @@ def build_model(config: RunConfig, shapes: Shapes) -> PointFlow:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         statistics = shapes.normalisation
-        return PointFlow(config.model, statistics.mean.tolist(), statistics.scale.tolist())
+        return PointFlow(with_classes(config, shapes).model, statistics.mean.tolist(), statistics.scale.tolist())
 
 
 def train(
@@ -55,6 +52,11 @@ def train(
     quiet: bool = False,
 ) -> PointFlow:
     """Train a PointFlow, keeping checkpoints, history and ``config.yaml`` in ``folder``.
+
+    Under ``torchrun`` or ``accelerate launch`` every process calls it and takes its part of each batch; gradients and
+    batch statistics are those of the whole batch, so that the run is the same, up to rounding and to the tolerance of
+    an adaptive solver, in any number of processes. The first of them validates, writes and speaks; all read
+    ``folder`` to resume.
 
     Args:
         resume: go on from what ``folder`` holds; the result is bit-identical to an uninterrupted run (CPU, same
@@ -69,41 +71,42 @@ def train(
         Interrupted: Ctrl-C; everything is saved.
         DiskFull: a checkpoint could not be written; the previous one is whole.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(cpu=config.training.device == "cpu", mixed_precision="no")
-    if accelerator.num_processes > 1:
-        raise ValueError(f"training runs in one process, {accelerator.num_processes} were launched")
-    if accelerator.device.type == "cpu":
+    team = Team(config.training.device)
+    if team.device.type == "cpu":
         keep_freed_memory()
-    model = build_model(config, shapes).to(accelerator.device)
-    judged = build_model(config, shapes).to(accelerator.device).eval()  # carries the averaged weights
+    config = with_classes(config, shapes)
+    model = build_model(config, shapes).to(team.device)
+    judged = build_model(config, shapes).to(team.device).eval()  # carries the averaged weights
     plan = stages(config, steps_per_epoch(len(shapes.train), config.training.batch))
     state = State(config, model)
-    folder.mkdir(parents=True, exist_ok=True)
     if resume:
         state.restore(folder, plan)
-    with replacing(folder / "config.yaml") as stream:
-        stream.write(to_yaml(config).encode())
     total = sum((s.last - s.first) * s.steps for s in plan)
-    telemetry = Telemetry(folder, total, state.total_steps, quiet=quiet)
+    if team.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "config.yaml") as stream:
+            stream.write(to_yaml(config).encode())
+    telemetry = Telemetry(folder, total, state.total_steps, quiet=quiet) if team.first else None
     every = config.training.validate_every or max(1, plan[-1].last // 20)
     saved_at = time.monotonic()
     try:
-        with _stop_between_steps() as stopped:
+        with team.listening():
             for stage in plan:
                 if (state.epoch, state.step) == (stage.first, 0):
                     state.enter(stage)
                 while stage.first <= state.epoch < stage.last:
-                    for batch in _rest_of_epoch(state, stage, shapes):
-                        if stopped():
+                    for batch in _rest_of_epoch(state, shapes, team):
+                        if team.stopping:
                             _check_weights(state)
-                            state.save(folder)
+                            if team.first:
+                                state.save(folder)
                             raise Interrupted(f"stopped at step {state.total_steps} of {total}")
-                        _step(state, stage, batch, accelerator, telemetry)
+                        _step(state, stage, batch, shapes, team, telemetry)
                     _check_weights(state)
                     state.epoch, state.step = state.epoch + 1, 0
                     validated = state.epoch % every == 0 or state.epoch == plan[-1].last
+                    if not team.first:
+                        continue
                     if validated:
                         judged.load_state_dict(state.averaged())
                         _report_validation(state, stage, judged, shapes, telemetry, folder)
@@ -112,10 +115,11 @@ def train(
                         saved_at = time.monotonic()
                     if validated and on_validation:  # after saving: a picture that fails costs no work
                         on_validation(judged, state)
-            if stopped():  # asked for after the last step
+            if team.stopping:  # asked for after the last step
                 raise Interrupted(f"stopped after the last of {total} steps")
     finally:
-        telemetry.close()
+        if telemetry:
+            telemetry.close()
     judged.load_state_dict(state.averaged())
     return judged
 
@@ -132,66 +136,71 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def _rest_of_epoch(state: State, stage: Stage, shapes: Shapes) -> Iterator[Tensor]:
-    """The clouds of the epoch's steps that are still to do."""
-    config = state.config
-    rest = batches(
+def _rest_of_epoch(state: State, shapes: Shapes, team: Team) -> Iterator[Batch]:
+    """This process's part of the epoch's batches that are still to do."""
+    t = state.config.training
+    return batches(
         shapes.train,
         shapes.normalisation,
-        config.data,
-        batch=config.training.batch,
-        seed=config.training.seed,
+        state.config.data,
+        batch=t.batch,
+        seed=t.seed,
         epoch=state.epoch,
         start=state.step,
+        part=(team.rank, team.size),
     )
-    for batch in rest:
-        yield batch.points
 
 
-def _noise(seed: int, epoch: int, step: int) -> torch.Generator:
-    words = np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
-
-
-def _step(state: State, stage: Stage, batch: Tensor, accelerator, telemetry: Telemetry) -> None:
+def _step(state: State, stage: Stage, batch: Batch, shapes: Shapes, team: Team, telemetry: Telemetry | None) -> None:
     """One optimiser step."""
     start = time.perf_counter()
     t, model, optimizer = state.config.training, state.model, state.optimizer
     model.train(not stage.prior_only)  # alone, the latent flow learns the codes of a finished encoder
     for group in optimizer.param_groups:
         group["lr"] = t.lr * stage.rate(state.epoch, state.step, t.warmup)
-    noise = _noise(t.seed, state.epoch, state.step)
     where = f"epoch {state.epoch}, step {state.step}"
-    try:
-        loss = model.loss(batch.to(accelerator.device), noise, prior_only=stage.prior_only)
-    except ArithmeticError as error:  # a solver that gave up
-        raise Diverged(f"{error}, at {where}") from None
-    for name, term in loss.terms.items():
-        if not torch.isfinite(term):
-            raise Diverged(f"the {name!r} term of the loss became {float(term)} at {where}")
+    noise = step_noise(t.seed, state.epoch, state.step, batch.rows)
+    x = batch.points.to(model.data_mean)
     optimizer.zero_grad(set_to_none=True)
-    try:
-        accelerator.backward(loss.total)
-    except AssertionError as error:  # torchdiffeq's, in the adjoint solve
-        raise Diverged(f"the gradient's solve gave up at {where}: {error}") from None
-    trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in trained]))
-    if not torch.isfinite(norm):
-        broken = (n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
-        culprit = next(broken, "all weights together")  # each finite, the norm too large for its type
-        raise Diverged(f"the gradient of {culprit} became {float(norm)} at {where}")
-    if t.clip:  # only now: clipping spreads one weight's NaN over all
-        torch.nn.utils.clip_grad_norm_(trained, t.clip)
+    with team.one_batch(batch.share):
+        try:
+            condition = shown(model, x, batch, shapes.train, noise, state.config.data.up)
+            loss = model.loss(x, noise, stage.prior_only, condition)
+        except ArithmeticError as error:  # a solver that gave up
+            raise Diverged(f"{error}, at {where}") from None
+        terms = dict(zip(loss.terms, team.mean(torch.stack([*loss.terms.values()]), batch.share)))
+        for name, term in terms.items():
+            if not torch.isfinite(term):
+                raise Diverged(f"the {name!r} term of the loss became {float(term)} at {where}")
+        try:
+            team.backward(loss.total, batch.share, [p for group in optimizer.param_groups for p in group["params"]])
+        except AssertionError as error:  # torchdiffeq's, in the adjoint solve
+            raise Diverged(f"the gradient's solve gave up at {where}: {error}") from None
+    norm = _gradient_norm(state, where)
     optimizer.step()
     if state.ema:
         state.ema.update(model)
     state.step, state.total_steps = state.step + 1, state.total_steps + 1
     state.seconds += time.perf_counter() - start
-    values = {f"train/{name}": float(term) for name, term in loss.terms.items()}
-    values |= {"train/total": float(loss.total.detach()), "gradient/norm": float(norm)}
-    for name, (forward, backward) in model.evaluations().items() if model.solves_in_training else ():
-        values |= {f"evaluations/{name}": forward, f"evaluations/{name}_backward": backward}
-    telemetry.step(state.total_steps, state.epoch, state.seconds, values)
+    if telemetry:
+        values = {f"train/{name}": float(term) for name, term in terms.items()}
+        values |= {"train/total": float(sum(terms.values())), "gradient/norm": norm}
+        for name, (forward, backward) in model.evaluations().items() if model.solves_in_training else ():
+            values |= {f"evaluations/{name}": forward, f"evaluations/{name}_backward": backward}
+        telemetry.step(state.total_steps, state.epoch, state.seconds, values)
+
+
+def _gradient_norm(state: State, where: str) -> float:
+    """The norm of the whole gradient before it is clipped, which is finite, or else it is told whose is not."""
+    trained = [p for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in trained]))
+    if not torch.isfinite(norm):
+        broken = (n for n, p in state.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
+        culprit = next(broken, "all weights together")  # each finite, the norm too large for its type
+        raise Diverged(f"the gradient of {culprit} became {float(norm)} at {where}")
+    if clip := state.config.training.clip:  # only now: clipping spreads one weight's NaN over all
+        torch.nn.utils.clip_grad_norm_(trained, clip)
+    return float(norm)
 
 
 def _check_weights(state: State) -> None:
@@ -199,31 +208,6 @@ def _check_weights(state: State) -> None:
     for name, value in state.model.state_dict().items():
         if not value.isfinite().all():
             raise Diverged(f"{name} is no longer finite at epoch {state.epoch}, step {state.step}")
-
-
-@torch.no_grad()
-def validate(model: PointFlow, split: ShapeSplit, shapes: Shapes, config: RunConfig) -> dict[str, float]:
-    """The objective on a split, and the Chamfer distance of reconstructions in data units; the same noise each time."""
-    device = model.data_mean.device
-    sums: dict[str, float] = {}
-    count = 0
-    fixed = batches(split, shapes.normalisation, config.data, batch=config.training.batch, seed=0, epoch=0)
-    for step, batch in enumerate(fixed):
-        loss = model.loss(batch.points.to(device), _noise(config.training.seed, 0, step))
-        for name, term in {**loss.terms, "total": loss.total}.items():
-            sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + float(term) * len(batch.points)
-        count += len(batch.points)
-        if count >= VALIDATION_SHAPES:
-            break
-    values = {name: total / count for name, total in sums.items()}
-    placed = split.first(RECONSTRUCTED_SHAPES).placed(config.data.normalise, shapes.normalisation)
-    clouds = [torch.as_tensor(placed.input(i)[: config.data.points]) for i in range(len(placed))]
-    references = [torch.as_tensor(placed.reference(i)[:RECONSTRUCTED_POINTS]) for i in range(len(placed))]
-    back = [model.reconstruct(cloud[None], len(ref), 0)[0].cpu() for cloud, ref in zip(clouds, references)]
-    scores = [float(reconstruction(x[None], ref[None], emd="none").cd) for x, ref in zip(back, references)]
-    values["val/reconstruction_cd"] = float(np.mean(scores))
-    values["evaluations/sample_points"] = model.evaluations()["points"][0]
-    return values
 
 
 def _report_validation(
@@ -236,38 +220,4 @@ def _report_validation(
     telemetry.write(state.total_steps, state.epoch, state.seconds, values)
     shown = ", ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items() if "val/" in name)
     telemetry.say(f"epoch {state.epoch}: {shown}  [{state.seconds / 60:.1f} min]")
-    state.save_best(folder, _comparable(values, state.config, stage))
-
-
-def _comparable(values: Mapping[str, float], config: RunConfig, stage: Stage) -> float:
-    """What ``best`` means: the validation loss, or the part of it that epochs of a stage can be compared by.
-
-    Flow matching's prior term has a floor that moves with the encoder (noisier codes are harder to match and easier to
-    generate), so it counts only where the encoder stands still.
-    """
-    if config.model.objective.name == "likelihood":
-        return values["val/total"]
-    prior = values.get("val/prior", 0.0)
-    return prior if stage.prior_only else values["val/total"] - prior
-
-
-@contextlib.contextmanager
-def _stop_between_steps():
-    """Ctrl-C asks for a stop at the next step, where everything is consistent; a second one stops at once."""
-    asked = False
-
-    def ask(number, frame):
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    try:
-        before = signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not in the main thread: leave the signal alone
-        yield lambda: False
-        return
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+    state.save_best(folder, comparable(values, state.config, stage))

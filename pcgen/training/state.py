@@ -78,10 +78,10 @@ class State:
         self.optimizer: torch.optim.Optimizer | None = None
 
     def new_optimizer(self, prior_only: bool) -> None:
-        """Adam over what the stage trains."""
-        module = self.model.latent_flow if prior_only else self.model
+        """Adam over what the stage trains: all, or the latent flow with what tells it of a condition."""
+        modules = (self.model.latent_flow, self.model.condition) if prior_only else (self.model,)
         t = self.config.training
-        trained = [p for p in module.parameters() if p.requires_grad]
+        trained = [p for module in modules if module is not None for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=t.lr, betas=t.betas, weight_decay=t.weight_decay, fused=True)
 
     def enter(self, stage: Stage) -> None:

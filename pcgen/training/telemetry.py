@@ -53,7 +53,7 @@ class Telemetry:
             # Each over the steps that had it: the prior's stage has fewer terms.
             means = {name: sum(series) / len(series) for name, series in self._window.items()}
             self._window, self._steps = {}, 0
-            self._bar.set_postfix({name.split("/", 1)[-1]: f"{value:.4g}" for name, value in means.items()})
+            self._bar.set_postfix(_shown(means))
             self.write(step, epoch, seconds, means)
 
     def write(self, step: int, epoch: int, seconds: float, values: Mapping[str, float]) -> None:
@@ -77,6 +77,20 @@ class Telemetry:
         self._file.close()
         if self._board:
             self._board.close()
+
+
+def _shown(means: Mapping[str, float]) -> dict[str, str]:
+    """What stands at the bar: losses by their names, and evaluations per solve, of the adjoint's after a plus.
+
+    >>> _shown({"train/points": 0.25, "evaluations/points": 38.0, "evaluations/points_backward": 44.5})
+    {'points': '0.25', 'evaluations of points': '38+44.5'}
+    """
+    shown = {name.split("/", 1)[-1]: f"{value:.4g}" for name, value in means.items() if "evaluations" not in name}
+    for name, value in means.items():
+        if name.startswith("evaluations/") and not name.endswith("_backward"):
+            backward = means.get(f"{name}_backward", 0.0)
+            shown[f"evaluations of {name.split('/')[1]}"] = f"{value:.4g}" + (f"+{backward:.4g}" if backward else "")
+    return shown
 
 
 def _tensorboard(folder: Path, done: int):

@@ -1,0 +1,241 @@
+"""From what the network says of voxels to instances: candidates, suppression, and which points belong to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pcgen import ops
+from pcgen.config import Settings
+from pcgen.geometry.rays import Rays
+from pcgen.geometry.stars import volume
+from pcgen.geometry.suppression import star_nms
+from pcgen.models.inference import as_tensor, evaluating, finite
+from pcgen.models.turning import Averaged, averaged
+
+if TYPE_CHECKING:
+    from pcgen.models.polarmask3d import PolarMask3D
+
+__all__ = ["DecodingConfig", "Instances", "Scan", "decode", "look", "predict_instances"]
+
+PAIRS = 1 << 18  # points held against stars at once
+
+
+@dataclass(frozen=True)
+class DecodingConfig(Settings):
+    """Thresholds of decoding; they are tuned on training scenes and saved with the model."""
+
+    foreground: float = 0.4  # probability of its class below which a voxel proposes nothing and belongs to nothing
+    score: float = 0.05  # probability · quality below which a star is no candidate
+    cell: float = 0.1  # m, edge of the cells of votes; the best vote of each is a candidate
+    candidates: int = 2000  # at most, the best ones
+    overlap: float = 0.3  # IoU with a better star above which a star is dropped
+    membership: float = 0.5  # below which a point does not belong
+    least: int = 30  # points of an instance
+    turns: int = 1  # predictions are averaged over so many of the rotations that the model's `turns` allow
+
+    def __post_init__(self):
+        super().__post_init__()
+        shares = (self.foreground, self.score, self.overlap, self.membership)
+        if not all(0 <= share <= 1 for share in shares):
+            raise ValueError(f"foreground, score, overlap and membership must lie in 0 … 1, got {shares}")
+        if not self.cell > 0 or min(self.candidates, self.least, self.turns) < 1:
+            counts = f"{self.candidates}, {self.least} and {self.turns}"
+            raise ValueError(
+                f"cell must be positive, candidates, least and turns at least 1, got {self.cell}, {counts}"
+            )
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The K objects found among N points, the best first; lengths in metres."""
+
+    labels: Tensor  # (N,) int64, the object of each point: 1 … K, or 0
+    classes: Tensor  # (K,) int64, 1 … classes
+    scores: Tensor  # (K,) in 0 … 1
+    centres: Tensor  # (K, 3) float64, in the coordinates of the points
+    lengths: Tensor  # (K, n) rays of the star
+    valid: Tensor  # (K, n) bool, whether a surface is expected in the ray's direction
+    extents: Tensor  # (K, 3) edges of the box of its points
+    volumes: Tensor  # (K,) m³, of the star
+    points: Tensor  # (K,) int64, how many
+    rays: Rays
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def masks(self) -> Tensor:
+        """(K, N) bool, the points of each object."""
+        return self.labels == torch.arange(1, len(self) + 1, device=self.labels.device)[:, None]
+
+
+class _Stars(NamedTuple):
+    """Candidates, the best first."""
+
+    rows: Tensor  # (S,) int64, the voxels that propose them
+    scores: Tensor  # (S,)
+    log_lengths: Tensor  # (S, n)
+    validity: Tensor  # (S, n) logit
+
+    def take(self, index: Tensor) -> _Stars:
+        return _Stars(*(part[index] for part in self))
+
+
+class _Pairs(NamedTuple):
+    """Points that may belong to stars."""
+
+    star: Tensor  # (E,) int64, ascending
+    point: Tensor  # (E,) int64
+    weight: Tensor  # (E,) score × membership
+
+
+class Scan(NamedTuple):
+    """Points, and what the network says of them."""
+
+    points: Tensor  # (N, 3) float64, as given
+    origin: Tensor  # (3,) float64, whole numbers, what was subtracted from them for the network
+    x: Tensor  # (N, 3) the rest, of the network's type
+    said: Averaged
+
+
+def predict_instances(
+    model: PolarMask3D, points: Any, features: Mapping[str, Any] | None = None, decoding: DecodingConfig | None = None
+) -> Instances:
+    """The objects that ``model`` finds among ``points`` (N, 3), in metres; the same points, the same objects.
+
+    Coordinates may be far from the origin, as maps' are, if they are given as float64. A point has one object at most:
+    that with the largest product of score and membership. An object's score is that of its star, probability of the
+    class × quality, times the mean membership of its points.
+
+    Args:
+        features: by name, see :func:`pcgen.models.point_features.feature_columns`.
+        decoding: in place of the thresholds in the model's configuration.
+
+    Raises:
+        ValueError: points that are not (N, 3), none at all, NaN or infinity, features that do not fit.
+    """
+    config = decoding or model.config.decoding
+    return decode(model, look(model, points, features, config.turns), config)
+
+
+def look(model: PolarMask3D, points: Any, features: Mapping[str, Any] | None = None, turns: int = 1) -> Scan:
+    """The part of :func:`predict_instances` that thresholds have no say in."""
+    given = as_tensor(points)
+    if given.ndim != 2 or given.shape[1] != 3 or not len(given):
+        raise ValueError(f"points must be (N, 3) with at least one point, got {tuple(given.shape)}")
+    like = next(model.parameters())
+    given = finite(given.double().to(like.device), "points")
+    origin = given.mean(0).floor()
+    x = (given - origin).to(like)
+    known = {name: as_tensor(column).to(like) for name, column in (features or {}).items()}
+    with evaluating(model):
+        return Scan(given, origin, x, averaged(model, x, known, turns))
+
+
+def decode(model: PolarMask3D, scan: Scan, config: DecodingConfig) -> Instances:
+    """The objects that these thresholds make of what the network says."""
+    with evaluating(model):
+        probability = scan.said.seen.logits.sigmoid()
+        stars = _candidates(model, scan.said, probability, config)
+        centres = scan.said.seen.votes()[stars.rows]
+        stars = stars.take(star_nms(model.rays, centres, stars.log_lengths.exp(), stars.scores, config.overlap))
+        pairs = _memberships(model, scan, stars, probability, config)
+        owner = _owners(pairs, len(scan.x), len(stars.rows), config.least)
+        return _instances(model, scan, stars, pairs, owner, probability)
+
+
+def _candidates(model: PolarMask3D, said: Averaged, probability: Tensor, config: DecodingConfig) -> _Stars:
+    """The best vote of each cell of votes."""
+    seen = said.seen
+    best = probability.amax(1)
+    scores = best * seen.quality.sigmoid()
+    rows = ((best >= config.foreground) & (scores >= config.score)).nonzero()[:, 0]
+    if len(rows):
+        cells = ops.voxel_groups(seen.votes()[rows], config.cell)
+        rows = rows[ops.segment_reduce(scores[rows], cells.group, len(cells.cells), "max").argmax]
+    rows = rows[scores[rows].argsort(descending=True, stable=True)][: config.candidates]
+    return _Stars(rows, scores[rows], *said.stars(model, rows))
+
+
+def _memberships(model: PolarMask3D, scan: Scan, stars: _Stars, probability: Tensor, config: DecodingConfig) -> _Pairs:
+    """The points of foreground voxels, with the stars that they belong to."""
+    seen, x = scan.said.seen, scan.x
+    reach = stars.log_lengths.exp().amax(1) * (1 if model.refinement is None else model.refinement.reach)
+    candidates = (probability.amax(1) >= config.foreground)[seen.voxel].nonzero()[:, 0]
+    found = []
+    for star, point in _within(x, candidates, seen.votes()[stars.rows], reach):
+        inside = model.membership(seen, stars.rows, stars.log_lengths, star, seen.voxel[point], x[point]).total()
+        member = (model.config.loss.sharpness * inside).sigmoid()
+        kept = member >= config.membership
+        found.append((star[kept], point[kept], (stars.scores[star] * member)[kept]))
+    if not found:
+        none = stars.rows.new_zeros(0)
+        return _Pairs(none, none, stars.scores.new_zeros(0))
+    return _Pairs(*(torch.cat(part) for part in zip(*found)))
+
+
+def _within(x: Tensor, rows: Tensor, centres: Tensor, reach: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """(star, row of x) of all points ``x[rows]`` within ``reach`` (S,) of ``centres`` (S, 3), in parts, by star."""
+    axis = int((x.amax(0) - x.amin(0)).argmax())  # along it a ball is an interval of the sorted points
+    along, order = x[rows, axis].sort(stable=True)
+    rows, middle = rows[order], centres[:, axis]
+    first = torch.searchsorted(along, middle - reach).tolist()
+    last = torch.searchsorted(along, middle + reach, right=True).tolist()
+    stars, points, held = [], [], 0
+    for k, (a, b) in enumerate(zip(first, last)):
+        slab = rows[a:b]
+        near = slab[(x[slab] - centres[k]).square().sum(1) <= reach[k] ** 2]
+        stars.append(torch.full_like(near, k))
+        points.append(near)
+        held += len(near)
+        if held >= PAIRS or (k == len(first) - 1 and held):
+            yield torch.cat(stars), torch.cat(points)
+            stars, points, held = [], [], 0
+
+
+def _owners(pairs: _Pairs, points: int, stars: int, least: int) -> Tensor:
+    """The pair (N,) by which each point has its star, −1 of none; stars with fewer than ``least`` points lose them.
+
+    What they lose goes to the next best, so smaller and smaller stars are given up until all that are left hold enough.
+    """
+    weight = pairs.weight
+    while True:
+        owner = ops.segment_reduce(weight, torch.where(weight > 0, pairs.point, -1), points, "max").argmax
+        counts = torch.bincount(pairs.star[owner[owner >= 0]], minlength=stars)
+        small = (counts > 0) & (counts < least)
+        if not small.any():
+            return owner
+        worst = small & (counts == counts[small].min())
+        weight = torch.where(worst[pairs.star], 0.0, weight)
+
+
+def _instances(
+    model: PolarMask3D, scan: Scan, stars: _Stars, pairs: _Pairs, owner: Tensor, probability: Tensor
+) -> Instances:
+    """The stars that have points, the best first, and what can be said of each."""
+    point = (owner >= 0).nonzero()[:, 0]
+    kept, star = pairs.star[owner[point]].unique(return_inverse=True)
+    order = _mean(pairs.weight[owner[point]], star, len(kept)).argsort(descending=True, stable=True)
+    star, stars = order.argsort()[star], stars.take(kept[order])
+    upper, lower = (ops.segment_reduce(scan.points[point], star, len(kept), end).value for end in ("max", "min"))
+    lengths = stars.log_lengths.exp()
+    return Instances(
+        labels=torch.zeros_like(owner).index_copy(0, point, 1 + star),
+        classes=1 + _mean(probability[scan.said.seen.voxel[point]], star, len(kept)).argmax(1),
+        scores=_mean(pairs.weight[owner[point]], star, len(kept)),
+        centres=scan.said.seen.votes()[stars.rows].double() + scan.origin,
+        lengths=lengths,
+        valid=stars.validity > 0,
+        extents=upper - lower,
+        volumes=volume(model.rays, lengths),
+        points=torch.bincount(star, minlength=len(kept)),
+        rays=model.rays,
+    )
+
+
+def _mean(values: Tensor, star: Tensor, stars: int) -> Tensor:
+    return ops.segment_reduce(values, star, stars, "mean").value
