@@ -656,7 +656,15 @@ def test_killed_and_resumed_is_uninterrupted(pcgen, watch_steps, run, tmp_path):
     assert len(steps) == 12 - 3 and weights(out) == weights(run)
 
 
-def test_interrupted_while_reading(pcgen, monkeypatch, tmp_path):
+@pytest.fixture
+def heard():
+    """Ctrl-C as a shell's foreground jobs hear it; those in the background start deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupted_while_reading(pcgen, monkeypatch, tmp_path, heard):
     monkeypatch.setattr("pcgen.data.shapes._make_shapes", lambda *_: signal.raise_signal(signal.SIGINT))
     status, _, err = pcgen("train", "demo", "--out", tmp_path / "run")
     assert (status, err) == (130, "pcgen: interrupted\n") and not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from pcgen._version import __version__
-from pcgen.cli import data, evaluate, generate, info, measure, oracle, train
+from pcgen.cli import data, evaluate, generate, info, measure, oracle, segment, train
 from pcgen.cli.parser import Parser
 
 __all__ = ["main"]
@@ -25,6 +25,8 @@ Generate, measure and look at 3-D point clouds with PointFlow (Yang et al., ICCV
   pcgen train demo                        a first run, in minutes, on synthetic chairs
   pcgen train --data FOLDER               your own meshes or clouds; settings fit the machine
   pcgen sample runs/demo -n 32            new shapes, and a picture of them
+  pcgen segment scan.ply RUN -o out.ply   the objects in a scan, by a trained PolarMask3D
+  pcgen oracle scans/                     how well rays can hold them at all
   pcgen COMMAND --help                    what a command does, with examples"""
 
 
@@ -77,7 +79,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"pcgen {__version__}")
     parser.set_defaults(run=lambda arguments: parser.print_help(), parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for module in (train, generate, measure, evaluate, oracle, data, info):
+    for module in (train, generate, measure, evaluate, oracle, segment, data, info):
         module.add_commands(commands)
     return parser
 

@@ -10,6 +10,8 @@ from pcgen.models.oracle import OracleScene, OracleScores, encode_and_decode, or
 from pcgen.models.pointflow import PointFlow
 from pcgen.models.polar_targets import LabelledCloud, PolarBatch, collate
 from pcgen.models.polarmask3d import PolarMask3D, PolarMask3DConfig
+from pcgen.models.segmenter import Domain, Segmenter, load_segmenter, save_segmenter
+from pcgen.models.tiling import segment_scan
 from pcgen.models.tuning import tune_decoding
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "Condition",
     "ConditionConfig",
     "DecodingConfig",
+    "Domain",
     "Encoder",
     "EncoderConfig",
     "Instances",
@@ -34,10 +37,14 @@ __all__ = [
     "PolarMask3DConfig",
     "Posterior",
     "Samples",
+    "Segmenter",
     "cluster",
     "cluster_instances",
     "collate",
     "encode_and_decode",
+    "load_segmenter",
     "oracle_scores",
+    "save_segmenter",
+    "segment_scan",
     "tune_decoding",
 ]
