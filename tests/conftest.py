@@ -78,3 +78,12 @@ def small_model():
         return _perturb(PointFlow(config, mean, scale), seed)
 
     return build
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small tensors are computed faster so, and runs of several processes do not wait for each other's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -26,7 +26,10 @@ from pcgen.flows import SolverConfig
 from pcgen.ops import chamfer, servers
 from pcgen.training import RunConfig, load_model, read_history
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*outside the JSD grid:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*outside the JSD grid:UserWarning"),
+    pytest.mark.usefixtures("one_thread"),  # before `run`: results are the same to the bit on one thread
+]
 
 PACKAGE = Path(__file__).parents[1] / "pcgen"
 
@@ -38,14 +41,6 @@ TINY = [
     *("evaluation.shapes=3", "evaluation.points=20", "evaluation.gallery_points=60"),
 ]
 STEPS = ["training.steps=6", "training.prior_steps=6"]  # two epochs of three steps, then two of the prior alone
-
-
-@pytest.fixture(autouse=True, scope="module")  # before `run`: results are the same to the bit on one thread
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -21,18 +21,13 @@ from pcgen.models import ConditionConfig, EncoderConfig, ObjectiveConfig, PointF
 from pcgen.models.draws import ShapeTrace, drawn
 from pcgen.training import load_model
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*outside the JSD grid:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*outside the JSD grid:UserWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 CLASSES = ("lying", "standing")
 KINDS = ("class", "depth", "silhouette", "cloud")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def seeded(seed=0):

@@ -19,14 +19,7 @@ from pcgen.flows.norm import BatchNorm, batch_moments, one_batch
 from pcgen.training import Team
 
 TESTS = Path(__file__).parent
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from pcgen.cli.parser import add_command, at_least, output
 
 if TYPE_CHECKING:
     from pcgen.data.scenes import Scene
-    from pcgen.models.oracle import OracleScores
 
 __all__ = ["add_commands"]
 
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
             print(of_class.row(), "", names.get(label, f"class {label}"))
     print(f"{len(scenes)} scenes; AP over instances of at least {args.min_points} points, background negative")
     if args.json:
-        args.json.write_text(json.dumps([_plain(scores) for scores in found], indent=1) + "\n")
+        args.json.write_text(json.dumps([_plain(dataclasses.asdict(scores)) for scores in found], indent=1) + "\n")
 
 
 def _labelled(args: argparse.Namespace) -> list[Scene]:
@@ -103,7 +102,10 @@ def _encoded(scene: Scene, ray_set, target: str, assembly: str, centre: str):
     return encode_and_decode(ray_set, points, instance, semantic, target=target, assembly=assembly, centre=centre)
 
 
-def _plain(scores: OracleScores) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
     """For JSON, NaN as null."""
-    plain = dataclasses.asdict(scores)
-    return json.loads(json.dumps(plain, default=str).replace("NaN", "null"))
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return None if value != value else value

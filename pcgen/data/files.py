@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-__all__ = ["TOO_FAR", "UnreadableFile", "keeps_shape", "reading", "replacing"]
+__all__ = ["TOO_FAR", "UnreadableFile", "keeps_shape", "reading", "replacing", "replacing_folder"]
 
 TOO_FAR = "coordinates too far from the origin for float32, which would spoil its shape: subtract an offset"
 
@@ -70,6 +71,37 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: str | Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of ``folder`` when the block ends well, and vanishes when it fails.
+
+    A folder cannot be replaced in one call: it steps aside as ``<name>.old`` first, so that at any moment one of the
+    two is whole. Readers fall back to ``.old`` should we stop in between.
+    """
+    folder = Path(folder)
+    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    _remove(fresh)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        for path in fresh.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    except BaseException:
+        _remove(fresh)
+        raise
+    if folder.exists():  # else `.old` is the only one that is whole, and stays until the new one stands
+        _remove(old)
+        folder.rename(old)
+    fresh.rename(folder)
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def keeps_shape(points: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ targets and assemblies are compared by it, without a network.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -158,7 +158,7 @@ def oracle_scores(
     together = scores(None)
     if len(labels) < 2:
         return together
-    return OracleScores(**{**vars(together), "per_class": {label: scores(label) for label in labels}})
+    return replace(together, per_class={label: scores(label) for label in labels})
 
 
 def _most_common(instance: Tensor, semantic: Tensor, count: int) -> Tensor:

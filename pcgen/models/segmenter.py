@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from pcgen._version import __version__
 from pcgen.config import Settings, from_dict, read_yaml, to_dict
+from pcgen.data.files import replacing_folder
 from pcgen.data.scenes import scale_guess
 from pcgen.models.polarmask3d import PolarMask3D, PolarMask3DConfig
 
@@ -93,18 +92,8 @@ def save_segmenter(folder: str | Path, model: PolarMask3D, domain: Domain | None
         raise ValueError(f"classes must be numbered 1 … {model.config.classes}, got {', '.join(map(str, unknown))}")
     if folder.exists() and not (folder / WEIGHTS).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is no checkpoint: one was to go there")
-    fresh = folder.with_name(folder.name + ".new")
-    try:
+    with replacing_folder(folder) as fresh:
         _write(fresh, model, domain)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    old = folder.with_name(folder.name + ".old")
-    if folder.exists():  # else `.old` is the only one that is whole, and stays until the new one stands
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_segmenter(folder: str | Path) -> Segmenter:
@@ -135,16 +124,11 @@ def load_segmenter(folder: str | Path) -> Segmenter:
 
 
 def _write(folder: Path, model: PolarMask3D, domain: Domain) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / WEIGHTS)
     settings = yaml.safe_dump({"model": to_dict(model.config)}, sort_keys=False, default_flow_style=None, width=100)
     (folder / SETTINGS).write_text(settings, encoding="utf-8")
     info = {**to_dict(domain), "features": list(model.config.features), "pcgen": __version__}
     (folder / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
-    for file in folder.iterdir():
-        with open(file, "rb") as stream:
-            os.fsync(stream.fileno())
 
 
 def _read_domain(path: Path) -> Domain:

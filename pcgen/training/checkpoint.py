@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from pcgen._version import __version__
 from pcgen.config import from_dict, read_yaml
+from pcgen.data.files import replacing_folder
 from pcgen.models import PointFlow
 from pcgen.models.original import is_original
 from pcgen.training.config import RunConfig
@@ -38,24 +38,13 @@ def save_checkpoint(folder: Path, state: Mapping[str, Tensor], settings: str, in
     Raises:
         DiskFull: the disk filled up; an earlier checkpoint of the same name is still whole.
     """
-    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    _remove(fresh)
     try:
-        fresh.mkdir(parents=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, fresh / WEIGHTS)
-        with open(fresh / WEIGHTS, "rb") as file:
-            os.fsync(file.fileno())
-        _write_synced(fresh / SETTINGS, settings.encode())
-        _write_synced(fresh / INFO, json.dumps({**info, "pcgen": __version__}, indent=1).encode())
+        with replacing_folder(folder) as fresh:
+            save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, fresh / WEIGHTS)
+            (fresh / SETTINGS).write_bytes(settings.encode())
+            (fresh / INFO).write_bytes(json.dumps({**info, "pcgen": __version__}, indent=1).encode())
     except (OSError, safetensors.SafetensorError) as error:
-        _remove(fresh)
         raise _disk_full(error, folder) from None
-    # A folder cannot be replaced in one call; readers fall back to `.old` should we stop between the two.
-    if folder.exists():  # else `.old` is the only one that is whole, and stays until the new one stands
-        _remove(old)
-        folder.rename(old)
-    fresh.rename(folder)
-    _remove(old)
 
 
 def save_resume(folder: Path, state: Mapping[str, Any]) -> None:
@@ -123,18 +112,6 @@ def load_model(path: str | Path, **original: Any) -> PointFlow:
         reason = " ".join(str(error).split())[:160]
         raise ValueError(f"{found / WEIGHTS} is damaged, truncated or of another model: {reason}") from None
     return model.eval()
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def _disk_full(error: Exception, target: Path) -> Exception:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,8 +15,11 @@ from ..splits import Split
 from .scenes_layout import lay_out
 from .scenes_models import Catalogue, catalogue, draw_model
 from .scenes_scan import Hits, sample_area, scan
+from .streams import stream
 
 __all__ = ["GeneratedScene", "PlacedObject", "SceneSettings", "Surface", "generate_scene"]
+
+LAYOUT, SENSORS, POINTS = range(3)  # what a stream of random numbers is for; points and their noise are one
 
 _FLOOR, _WALL, _FIRST = 1, 2, 3  # classes; categories follow
 _SCAN_DISTANCE = 2.0  # metres from the sensor at which a scan has the spacing asked for
@@ -128,13 +130,13 @@ def generate_scene(seed: int, settings: SceneSettings | None = None) -> Generate
     """
     settings = settings or SceneSettings()
     things = catalogue(settings.source, settings.categories, settings.split)
-    floor, objects = _furnished(settings, things, _stream(seed, 0))
+    floor, objects = _furnished(settings, things, stream(seed, LAYOUT))
     room, part = _room(floor, settings.walls)
     surface = _joined(room, [thing.mesh for thing in objects])
     sensors = np.empty((0, 3))
     if settings.sampling == "scan":
-        sensors = _sensors(settings, floor, surface, _stream(seed, 1))
-    hits, sensor = _points(settings, surface.mesh, sensors, _stream(seed, 2))
+        sensors = _sensors(settings, floor, surface, stream(seed, SENSORS))
+    hits, sensor = _points(settings, surface.mesh, sensors, stream(seed, POINTS))
     if not len(hits.face):
         raise ValueError(f"a spacing of {settings.spacing} is too coarse for this scene: it has no points")
     of_object = [0, *(_FIRST + things.categories.index(thing.category) for thing in objects)]
@@ -148,17 +150,6 @@ def generate_scene(seed: int, settings: SceneSettings | None = None) -> Generate
         source=Source(format="generated"),
     )
     return GeneratedScene(scene, objects, room, sensors, int(seed), settings)
-
-
-def _stream(seed: int, purpose: int) -> np.random.Generator:
-    """Random numbers of one scene: ``purpose`` 0 lays it out, 1 places sensors, 2 draws points and noise."""
-    try:
-        seed = operator.index(seed)
-    except TypeError:
-        raise TypeError(f"the seed must be an integer, got {seed!r}") from None
-    if seed < 0:
-        raise ValueError(f"the seed must be 0 or more, got {seed}")
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(purpose,))))
 
 
 def _turn(angle: float) -> np.ndarray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import operator
 import zlib
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from pcgen.data.synthetic import airplane, car, chair, lamp, table
 from pcgen.data.synthetic.solids import merge
+from pcgen.data.synthetic.streams import stream
 
 __all__ = ["CATEGORIES", "PARTS", "LabelledCloud", "SyntheticShape", "make_shape", "sample_shape"]
 
@@ -98,15 +98,8 @@ def _module(category: str) -> Any:
 
 def _stream(category: str, seed: int, purpose: int) -> np.random.Generator:
     """Random numbers of one shape: ``purpose`` 0 draws its parameters, 1 its points."""
-    try:
-        seed = operator.index(seed)
-    except TypeError:
-        raise TypeError(f"the seed must be an integer, got {seed!r}") from None
-    if seed < 0:
-        raise ValueError(f"the seed must be 0 or more, got {seed}")
     # The name, not its position in CATEGORIES, so that a new category changes no old shape.
-    key = (zlib.crc32(category.encode()), purpose)
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
+    return stream(seed, zlib.crc32(category.encode()), purpose)
 
 
 def _framed(vertices: np.ndarray) -> np.ndarray:
