@@ -88,7 +88,9 @@ def scans(points: int) -> dict[str, Pair]:
     random = np.random.default_rng(2)
     makers: dict[str, Callable] = {"sphere": _sphere, "Gaussian": _gauss, "uniform": _volume}
     found = {name: (make(random, points), make(random, points)) for name, make in makers.items()}
-    found["far apart"] = (_volume(random, points), _volume(random, points) + 2)
+    found["far apart"] = (_volume(random, points), _volume(random, points) + 2)  # a corner is nearest to all
+    along = np.array([2.0, 0.0, 0.0])
+    found["far on an axis"] = (_volume(random, points), _volume(random, points) + along)  # a whole face is near
     house = DATA / "segmentation" / "indoor" / "house.ply"
     if house.is_file():
         from pcgen.data.ply import read_ply

@@ -33,22 +33,21 @@ def worker(rank: int, size: int, port: int, args: argparse.Namespace, pipe) -> N
     import torch
 
     from pcgen.config import read
-    from pcgen.data import batches, load
-    from pcgen.training import RunConfig, State, Team, build_model, loop, stages
+    from pcgen.data import load
+    from pcgen.training import RunConfig, State, Team, loop, stages, task_of
 
     torch.set_num_threads(1)
     words = [f"data.shapes={args.shapes}", f"data.points={args.points}", f"training.batch={args.shapes}"]
     config = read(RunConfig, overrides=[*words, *SETTINGS[args.objective], "training.device=cpu"])
     loop.keep_freed_memory()
-    shapes, team = load(config.data), Team("cpu")
-    state = State(config, build_model(config, shapes))
+    task, team = task_of(config, load(config.data)), Team("cpu")
+    state = State(config, task.build_model())
     (stage,) = stages(config, 1)
     state.enter(stage)
-    part = (team.rank, team.size)
-    (batch,) = batches(shapes.train, shapes.normalisation, config.data, args.shapes, seed=0, epoch=0, part=part)
+    (batch,) = task.batches(0, 0, (team.rank, team.size))
     while pipe.recv():
         wall, cpu = time.perf_counter(), time.process_time()
-        loop._step(state, stage, batch, shapes, team, None)
+        loop._step(state, stage, batch, task, team, None)
         pipe.send((time.perf_counter() - wall, time.process_time() - cpu))
 
 

@@ -20,7 +20,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-VARIANTS = ("original_style", "likelihood", "likelihood_adjoint", "flow_matching", "flow_matching_exact")
+VARIANTS = (
+    "original_style",
+    "likelihood",
+    "likelihood_adjoint",
+    "flow_matching",
+    "flow_matching_exact",
+    "flow_matching_bfloat16",
+)
 
 
 def build(variant: str):
@@ -41,6 +48,7 @@ def build(variant: str):
             objective=ObjectiveConfig(
                 name="flow_matching" if matching else "likelihood",
                 coupling="exact" if variant == "flow_matching_exact" else "kd",
+                precision="bfloat16" if variant == "flow_matching_bfloat16" else "float32",
             ),
         )
     ).train()
@@ -120,12 +128,12 @@ def main() -> None:
         pipe.send(False)
     base = statistics.median(row[0] for row in rows["original_style"])
     print(f"{args.shapes} shapes x {args.points} points, {args.threads} threads, median of {args.repeats} steps")
-    print(f"{'variant':20}{'s/step':>10}{'faster':>9}{'evaluations':>14}{'peak MB':>9}")
+    print(f"{'variant':24}{'s/step':>10}{'faster':>9}{'evaluations':>14}{'peak MB':>9}")
     for variant, measured in rows.items():
         seconds = statistics.median(row[0] for row in measured)
         forward, backward = measured[-1][1], measured[-1][2]
         counts = f"{forward}+{'?' if backward is None else backward}"
-        print(f"{variant:20}{seconds:10.3f}{base / seconds:8.1f}x{counts:>14}{max(r[3] for r in measured):9.0f}")
+        print(f"{variant:24}{seconds:10.3f}{base / seconds:8.1f}x{counts:>14}{max(r[3] for r in measured):9.0f}")
 
 
 if __name__ == "__main__":

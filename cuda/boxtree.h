@@ -78,11 +78,11 @@ private:
         return p.begin + half;
     }
 
-    // Whether there was anything to divide: points that all coincide are put in the order of their ids.
-    static bool split(std::vector<Point>& points, Part p) {
+    // The longest side of the box of every step-th point; -1 if it has none.
+    static int longest_side(const std::vector<Point>& points, Part p, int64_t step) {
         T lo[D], hi[D];
         for (int d = 0; d < D; d++) lo[d] = hi[d] = points[p.begin].c[d];
-        for (int64_t i = p.begin + 1; i < p.end; i++)
+        for (int64_t i = p.begin + step; i < p.end; i += step)
             for (int d = 0; d < D; d++) {
                 lo[d] = std::min(lo[d], points[i].c[d]);
                 hi[d] = std::max(hi[d], points[i].c[d]);
@@ -90,7 +90,15 @@ private:
         int axis = 0;
         for (int d = 1; d < D; d++)
             if (hi[d] - lo[d] > hi[axis] - lo[axis]) axis = d;
-        if (lo[axis] == hi[axis]) {
+        return lo[axis] < hi[axis] ? axis : -1;
+    }
+
+    // Whether there was anything to divide: points that all coincide are put in the order of their ids.
+    static bool split(std::vector<Point>& points, Part p) {
+        constexpr int ENOUGH = 64;  // points, to tell which side is the longest
+        int axis = longest_side(points, p, std::max<int64_t>(1, (p.end - p.begin) / ENOUGH));
+        if (axis < 0) axis = longest_side(points, p, 1);
+        if (axis < 0) {
             std::sort(points.begin() + p.begin, points.begin() + p.end,
                       [](const Point& a, const Point& b) { return a.id < b.id; });
             return false;
@@ -139,13 +147,20 @@ private:
     // The same for a few points: their ranks are counted, of sixteen at a time, and nothing branches.
     static void select_few(Point* a, int middle, int count, int axis) {
         T key[FEW];
-        typename Integer<T>::type rank[FEW] = {};
+        typename Integer<T>::type rank[FEW];
         Point copy[FEW];
-        std::copy_n(a, count, copy);
-        for (int i = 0; i < FEW; i++) key[i] = i < count ? a[i].c[axis] : std::numeric_limits<T>::infinity();
         const int padded = (count + LANES - 1) / LANES * LANES;
+        std::copy_n(a, count, copy);
+        for (int i = 0; i < count; i++) key[i] = copy[i].c[axis];
+        std::fill(key + count, key + padded, std::numeric_limits<T>::infinity());
+        std::fill_n(rank, padded, 0);
         for (int j = 0; j < count; j++)
-            for (int i = 0; i < padded; i++) rank[i] += (key[j] < key[i]) | ((key[j] == key[i]) & (j < i));
+            for (int i = 0; i < padded; i++) rank[i] += key[j] < key[i];
+        int lower = 0;
+        for (int i = 0; i < count; i++) lower += rank[i] < middle;
+        if (lower > middle)  // equal keys on both sides of the cut: the first of them come first
+            for (int j = 0; j < count; j++)
+                for (int i = j + 1; i < count; i++) rank[i] += key[j] == key[i];
         int left = 0, right = middle;
         for (int i = 0; i < count; i++) {
             const bool low = rank[i] < middle;

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from hypothesis import strategies as st
+
+# The definitions, or kernels that were compiled to be checked: tens of times slower than those that are shipped.
+SLOW = "PCGEN_KERNELS" in os.environ
 
 KINDS = {
     "random": lambda x: x,

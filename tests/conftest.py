@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from adversarial import SLOW
 from hypothesis import settings
 
 from pcgen.flows import FlowConfig, SolverConfig
@@ -11,7 +12,7 @@ from pcgen.models import EncoderConfig, ObjectiveConfig, PointFlow, PointFlowCon
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
-settings.register_profile("pcgen", deadline=None, max_examples=20, derandomize=True)
+settings.register_profile("pcgen", deadline=None, max_examples=10 if SLOW else 20, derandomize=True)
 settings.load_profile("pcgen")
 
 

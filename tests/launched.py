@@ -20,8 +20,9 @@ import pcgen.training.loop as loop
 import pcgen.viz
 from pcgen.cli import main
 from pcgen.config import read
+from pcgen.data.scene_sets import load_scenes
 from pcgen.data.shapes import load
-from pcgen.training import Diverged, Interrupted, RunConfig
+from pcgen.training import Diverged, Interrupted, RunConfig, SegmentationRunConfig
 
 TINY = [
     *("data.source=synthetic", "data.categories=[chair, lamp]", "data.shapes=10", "data.mesh_points=300"),
@@ -41,17 +42,35 @@ RUNS = {
     "pictures": ["model.condition={kind: depth, resolution: 8, views: 3}", "data.rotate=true", "training.epochs=1"],
     "parts": ["model.condition={kind: cloud}", "training.epochs=1"],
 }
-SIZES = {"likelihood": 2, "matching": 3, "pictures": 2, "parts": 2}  # three: the last batch of an epoch has two shapes
+SIZES = {
+    "likelihood": 2,
+    "matching": 3,
+    "pictures": 2,
+    "parts": 2,
+    "objects": 2,
+}  # three: the last batch of an epoch has two shapes
+ROOM = "{spacing: 0.1, objects: [2, 3], floor: [2, 2.5], walls: 0, categories: [car], size: [0.8, 1.2]}"
+OBJECTS = [  # in float32, as crops are; three crops a batch, and scenes without an object in some of them
+    *(f"data.generated={{train: 2, val: 1, test: 0, scene: {ROOM}}}", "data.crop={points: 300, on_objects: 0.3}"),
+    *("model.backbone={voxel: 0.1, widths: [8, 12]}", "training.steps=4", "training.batch=3", "training.device=cpu"),
+    *("training.save_minutes=100", "training.validate_every=99", "evaluation.crops=1"),
+]
 SAMPLE = ["-n", "7", "--points", "6000", "--seed", "3"]  # five shapes fill a solve
 
 
 def record(name: str, folder: Path, resume: bool = False, spoil=None) -> list[dict[str, torch.Tensor]]:
-    """Train the run in float64; gradients and statistics after each step, and last the weights.
+    """Train the run, a PointFlow in float64; gradients and statistics after each step, and last the weights.
 
     In the second process ``spoil(batch)`` gives the batch of the second step.
     """
-    config, found = read(RunConfig, overrides=[*TINY, *RUNS[name]]), []
-    step, build = loop._step, loop.build_model
+    if name == "objects":
+        config = read(SegmentationRunConfig, overrides=OBJECTS)
+        data, dtype = load_scenes(config.data), torch.float32
+    else:
+        config = read(RunConfig, overrides=[*TINY, *RUNS[name]])
+        data, dtype = load(config.data), torch.float64
+    found = []
+    step, make = loop._step, loop.task_of
 
     def recorded(state, stage, batch, *arguments):
         if spoil and os.environ["RANK"] == "1" and state.total_steps == 1:
@@ -60,11 +79,17 @@ def record(name: str, folder: Path, resume: bool = False, spoil=None) -> list[di
         kept = {f"gradient of {n}": p.grad.clone() for n, p in state.model.named_parameters() if p.grad is not None}
         found.append(kept | {n: b.clone() for n, b in state.model.named_buffers() if b.is_floating_point()})
 
-    loop._step, loop.build_model = recorded, lambda *arguments: build(*arguments).double()
+    def task_of(*arguments):
+        task = make(*arguments)
+        build = task.build_model
+        task.build_model = lambda: build().to(dtype)
+        return task
+
+    loop._step, loop.task_of = recorded, task_of
     try:
-        model = loop.train(config, load(config.data), folder, quiet=True, resume=resume)
+        model = loop.train(config, data, folder, quiet=True, resume=resume)
     finally:
-        loop._step, loop.build_model = step, build
+        loop._step, loop.task_of = step, make
     return [*found, dict(model.state_dict())]
 
 

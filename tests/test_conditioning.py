@@ -315,9 +315,14 @@ def test_wrong_pictures(call, message):
         ("silhouette", {"condition": torch.full((8, 8), math.nan)}, "must be finite and between 0 and 1"),
         ("cloud", {"condition": torch.zeros(9, 2)}, r"condition is a cloud \(N, 3\), .* got \(9, 2\)"),
         ("cloud", {"condition": torch.zeros(0, 3)}, r"condition is a cloud \(N, 3\), .* got \(0, 3\)"),
+        ("depth", {"condition": torch.full((8, 8), 255.0)}, "between 0 and 1, got 255 to 255"),
+        ("depth", {"condition": ["standing", "lying"]}, r"condition is a picture \(8, 8\), .* got list"),
+        ("cloud", {"condition": [[[0.0] * 3], [[0.0] * 3] * 2]}, r"condition is a cloud \(N, 3\), .* got list"),
+        ("cloud", {"condition": {"points": 1}}, r"condition is a cloud \(N, 3\), .* got dict"),
         ("cloud", {"condition": "standing"}, r"condition is a cloud \(N, 3\), .* got 'standing'"),
         ("class", {"guidance": 2.0}, "guidance 2 leads towards a condition, and none was given"),
         ("class", {"condition": "lying", "guidance": math.nan}, "guidance must be a finite number, got nan"),
+        ("class", {"condition": "lying", "guidance": "2"}, "guidance must be a finite number, got '2'"),
     ],
 )
 def test_wrong_conditions(kind, options, message):

@@ -68,6 +68,18 @@ def test_exact_pairs_cost_the_least(points, shapes, dim, tolerance, seed):
         assert float((u - w).square().sum()) <= best / (1 - tolerance) * (1 + 1e-9) + 1e-12
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 99))
+def test_large_sets_are_paired_in_parts_each_by_itself(points, most, seed):
+    x, e = torch.randn(2, 2, points, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    _, paired = exact_coupling(x, e, most=most)
+    parts = -(-points // most)
+    for i in range(parts):
+        part = slice(i, None, parts)
+        assert paired[:, part].shape[1] <= most
+        assert torch.equal(paired[:, part], exact_coupling(x[:, part], e[:, part])[1])
+
+
 def test_exact_pairs_undo_a_small_displacement():
     generator = torch.Generator().manual_seed(3)
     grid = torch.cartesian_prod(*3 * [torch.arange(4.0)])[None]

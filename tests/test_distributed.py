@@ -46,8 +46,8 @@ def alone(tmp_path_factory):
     return of
 
 
-def assert_same(many, one):
-    """Step by step, to 1e-8 of the largest gradient, or of the largest statistic or weight."""
+def assert_same(many, one, most=1e-8):
+    """Step by step, to ``most`` of the largest gradient, or of the largest statistic or weight."""
     assert len(many) == len(one)
     for ours, theirs in zip(many, one):
         assert ours.keys() == theirs.keys()
@@ -55,7 +55,7 @@ def assert_same(many, one):
             names = [name for name in ours if name.startswith("gradient") == gradients]
             scale = max((float(theirs[name].abs().max()) for name in names), default=1.0)
             far = {name: float((ours[name] - theirs[name]).abs().max()) / scale for name in names}
-            assert max(far.values(), default=0.0) < 1e-8, max(far, key=far.get)
+            assert max(far.values(), default=0.0) < most, max(far, key=far.get)
 
 
 # Whole runs.
@@ -69,6 +69,15 @@ def test_gradients_and_statistics_are_those_of_one_process(found, alone, name):
         assert_same(ours, alone(name))
     for a, b in zip(ranks[0], ranks[-1]):
         assert all(torch.equal(a[key], b[key]) for key in a)  # or weights would drift apart
+
+
+def test_crops_are_shared_out(found, alone):
+    """A PolarMask3D's, whose heads no crop of a process may reach: to the rounding of float32."""
+    ranks = [torch.load(found / f"objects{rank}.pt", weights_only=True) for rank in range(2)]
+    for ours in ranks:
+        assert_same(ours, alone("objects"), 1e-5)
+    for a, b in zip(*ranks):
+        assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_only_the_first_process_writes(found):

@@ -108,6 +108,40 @@ def test_ply_of_mixed_polygons_keeps_every_column(tmp_path, form):
     assert len(read_mesh(path).faces) == 1 + 2 + 3
 
 
+@pytest.mark.parametrize("form", ["{:.6f}", "{:g}", "{:.9g}", "{:.8e}"])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6, 1e9])
+def test_a_float_in_text_stays_a_float(tmp_path, form, scale):
+    x = (np.random.default_rng(0).normal(size=500) * scale).astype(np.float32)
+    text = "".join(form.format(float(value)) + "\n" for value in x)
+    header = "ply\nformat ascii 1.0\nelement vertex 500\nproperty float x\nend_header\n"
+    Path(tmp_path, "a.ply").write_text(header + text)
+    read = read_ply(tmp_path / "a.ply")["vertex"]["x"]
+    assert read.dtype == np.float32
+    assert np.array_equal(read, np.array([form.format(float(value)) for value in x], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("declared", "text", "dtype"),
+    [
+        ("float", "432100.123", np.float64),
+        ("float", "0.123456789", np.float64),
+        ("float", "1e300", np.float64),
+        ("float", "nan", np.float32),
+        ("float", "-inf", np.float32),
+        ("double", "0.1", np.float64),
+        ("int", "-7", np.int32),
+        ("int", "0.5", np.float64),
+        ("int", "nan", np.float64),
+        ("uchar", "256", np.float64),
+    ],
+)
+def test_text_that_says_more_than_its_type_is_kept(tmp_path, declared, text, dtype):
+    header = f"ply\nformat ascii 1.0\nelement vertex 1\nproperty {declared} a\nend_header\n"
+    Path(tmp_path, "a.ply").write_text(f"{header}{text}\n")
+    (read,) = read_ply(tmp_path / "a.ply")["vertex"]["a"]
+    assert read.dtype == dtype and str(float(read)) == str(float(text))
+
+
 def test_pentagon_fan_has_the_pentagon_s_area():
     angle = np.arange(5) * 2 * np.pi / 5
     corners = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)

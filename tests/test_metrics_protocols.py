@@ -107,6 +107,7 @@ def test_some_protocols_demand_equal_sets(protocol):
         ({"normalise": "Box"}, "normalise must be one of .* \\(nearest: 'box'"),
         ({"normalise": "whole-box"}, "normalise must be one of none, box, half-box, got 'whole-box'"),
         ({"tolerance": 1.0}, r"tolerance must be a relative gap in \[0, 1\), got 1.0"),
+        ({"protocol": "pvd", "tolerance": 0.1}, "tolerance belongs to the exact EMD, got 0.1 for 'pvd'"),
         ({"interval": 90}, r"interval must be a level in \[0, 1\), 0 for none, got 90"),
     ],
 )

@@ -113,7 +113,15 @@ def test_configurations_for_flow_matching_are_checked(part, wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"times": 0}, {"prior_draws": 0}, {"kl_weight": -1.0}, {"kinetic": -1.0}, {"jacobian": float("nan")}]
+    "wrong",
+    [
+        {"times": 0},
+        {"prior_draws": 0},
+        {"noise_draws": 0},
+        {"kl_weight": -1.0},
+        {"kinetic": -1.0},
+        {"jacobian": float("nan")},
+    ],
 )
 def test_objective_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}.* must"):
@@ -257,16 +265,16 @@ def test_likelihood_reaches_every_parameter(small_model):
 
 
 @pytest.mark.parametrize("points", [8, 7, 12, 1])
-@pytest.mark.parametrize("coupling", ["independent", "kd", "exact"])
+@pytest.mark.parametrize("coupling", ["independent", "kd", "exact", "once"])
 def test_points_are_dealt_out_among_moments(small_model, points, coupling, monkeypatch):
     """As many moments as divide the cloud, each with as many of its points, none lost, and its own shape's code."""
     import pcgen.models.objective as module
 
     seen = []
 
-    def spy(flow, x, context, noise, s):
+    def spy(flow, x, context, noise, s, hidden):
         seen.append((x, context, s))
-        return flow_matching_error(flow, x, context, noise, s)
+        return flow_matching_error(flow, x, context, noise, s, hidden)
 
     monkeypatch.setattr(module, "flow_matching_error", spy)
     model, x = small_model(name="flow_matching", times=4, prior=False, coupling=coupling), normal(2, points, 3)
@@ -278,6 +286,53 @@ def test_points_are_dealt_out_among_moments(small_model, points, coupling, monke
         assert torch.equal(cloud.unique(dim=0), parts.unique(dim=0))
     assert torch.equal(context, context[::times].repeat_interleave(times, 0))
     assert ((s.reshape(2, times) * times).floor() == torch.arange(times)).all()
+
+
+@pytest.mark.parametrize("coupling", ["kd", "once"])
+def test_noise_that_comes_with_points_is_where_their_paths_lead(small_model, coupling):
+    """The velocity of zero errs by (ε − x)² whatever the moment, so the loss tells which pairs it saw."""
+    model, x, noise = (
+        small_model(name="flow_matching", prior=False, coupling=coupling),
+        normal(2, 8, 3),
+        normal(2, 8, 3),
+    )
+    noise = noise + 5
+    last = model.point_flow.chain[1].net.layers[-1]
+    with torch.no_grad():
+        for tensor in (last.linear.weight, last.linear.bias, last.shift.weight):
+            tensor.zero_()
+        ends = model.point_flow.chain[0](x), model.point_flow.chain[2].inverse(noise)
+    loss = model.loss(x, seeded(), noise=noise.float())
+    assert_close(loss.terms["points"], (ends[1] - ends[0]).square().mean(), atol=1e-5, rtol=1e-5)
+    assert model.loss(x, seeded()).terms["points"] < loss.terms["points"] / 2
+
+
+def test_noise_of_another_size_or_objective_is_refused(small_model):
+    x = normal(2, 8, 3)
+    with pytest.raises(ValueError, match=r"noise must be that of each point, \(2, 8, 3\), got \(2, 7, 3\)"):
+        small_model(name="flow_matching", prior=False).loss(x, seeded(), noise=normal(2, 7, 3))
+    with pytest.raises(ValueError, match="is of flow matching, the objective is 'likelihood'"):
+        small_model().loss(x, seeded(), noise=x)
+
+
+def test_coupling_once_is_exact_where_no_noise_came_along(small_model):
+    once, exact = (small_model(name="flow_matching", coupling=each) for each in ("once", "exact"))
+    assert torch.equal(once.loss(normal(2, 8, 3), seeded()).total, exact.loss(normal(2, 8, 3), seeded()).total)
+
+
+def test_bfloat16_steps_are_those_of_float32_but_for_rounding(small_model):
+    """Of a thousandth: the gradient of every weight, which keeps its type."""
+    gradients = {}
+    for precision in ("float32", "bfloat16"):
+        model = small_model(name="flow_matching", prior=False, precision=precision).float()
+        loss = model.loss(normal(2, 8, 3).float(), seeded())
+        loss.total.backward()
+        gradients[precision] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    want, found = gradients["float32"], gradients["bfloat16"]
+    assert found.dtype == torch.float32
+    assert 1e-5 < (found - want).norm() / want.norm() < 2e-2
+    with pytest.raises(ValueError, match="densities need precision 'float32', got 'bfloat16'"):
+        ObjectiveConfig("likelihood", precision="bfloat16")
 
 
 @given(st.integers(1, 3), st.integers(1, 33), st.integers(1, 3), st.integers(0, 1000))

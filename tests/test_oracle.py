@@ -78,6 +78,31 @@ def test_classes():
     assert all(s.ap.ap == 1 and s.mean_iou == 1 for s in scores.per_class.values())
 
 
+def test_an_instance_of_an_unknown_class_counts_in_the_whole():
+    points, instance = spheres(3)
+    semantic = torch.where(instance == 1, -1, 4)
+    scores = oracle_scores(
+        [encode_and_decode(rays("icosphere-42"), points, instance, semantic)],
+        rays("icosphere-42"),
+        "optimal",
+        "nearest",
+    )
+    assert scores.instances == scores.ap.counted == 3 and scores.ap.ap == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8])
+def test_labels_of_any_type(dtype):
+    points, instance = spheres(2)
+    whole = encode_and_decode(rays("icosphere-42"), points, instance, instance)
+    again = encode_and_decode(rays("icosphere-42"), points, instance.to(dtype), instance.to(dtype))
+    assert torch.equal(whole.iou, again.iou) and torch.equal(whole.semantic, again.semantic)
+
+
+def test_no_scene():
+    with pytest.raises(ValueError, match="at least one scene"):
+        oracle_scores([], rays("icosphere-42"), "optimal", "nearest")
+
+
 def test_an_instance_without_points_is_left_out():
     points, instance = spheres(3)
     instance[instance == 2] = 0
@@ -125,6 +150,7 @@ def test_command(tmp_path, capsys):
     [
         (False, [], "label"),
         (True, ["--rays", "icosphere-43"], "one of 12, 42"),
+        (True, ["--rays", "icosphere-42", "circle-36"], "directions in space for scenes, got circle-36"),
         (True, ["--target", "optimum"], "the nearest is 'optimal'"),
     ],
 )
@@ -134,3 +160,10 @@ def test_mistakes(tmp_path, capsys, labels, options, message):
     assert main(["oracle", str(tmp_path / "a.npz"), *options]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_dropped_points_are_told(tmp_path, capsys):
+    points = np.concatenate([np.eye(3), [[np.nan, 0, 0]]])
+    np.savez(tmp_path / "a.npz", points=points, instance=[1, 1, 2, 2])
+    assert main(["oracle", str(tmp_path / "a.npz"), "--quiet"]) == 0
+    assert "a.npz: 1 of 4 points dropped" in capsys.readouterr().out

@@ -428,6 +428,22 @@ def test_wrong_arguments(small_model, call, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.sample(1.5, 5), "shapes must be a whole number, got 1.5"),
+        (lambda m: m.sample(1, "5"), "points must be a whole number, got '5'"),
+        (lambda m: m.decode(torch.zeros(1, 4), 2.5), "points must be a whole number, got 2.5"),
+        (lambda m: m.interpolate(torch.zeros(4), torch.zeros(4), 2.5, 5), "steps must be a whole number, got 2.5"),
+        (lambda m: m.sample(1, 5, "0"), "generator must be a seed or a torch.Generator, got str"),
+    ],
+)
+def test_arguments_of_another_type(small_model, call, message):
+    with pytest.raises(TypeError, match=message) as error:
+        call(small_model())
+    assert "\n" not in str(error.value)
+
+
 def test_state_survives_a_round_trip(small_model, tmp_path):
     model = small_model(mean=[1.0, 2.0, 3.0], scale=2.0)
     torch.save(model.state_dict(), tmp_path / "state.pt")

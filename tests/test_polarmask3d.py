@@ -590,3 +590,9 @@ def test_it_learns_to_find_objects_of_a_scene_it_has_not_seen():
     assert precision.ap50 > 0.6 and precision.counted == 6
     again = model.predict_instances(points.numpy())
     assert torch.equal(again.labels, found.labels) and torch.equal(again.scores, found.scores)
+
+
+def test_a_sphere_has_one_radius():
+    model = PolarMask3D(PolarMask3DConfig(sphere=True, backbone=BackboneConfig(widths=(8, 16))))
+    lengths = model.stars(torch.randn(5, 8, generator=torch.Generator().manual_seed(0))).log_lengths
+    assert torch.equal(lengths, lengths[:, :1].expand(5, 42)) and len(lengths[:, 0].unique()) == 5

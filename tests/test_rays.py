@@ -234,6 +234,7 @@ def test_names():
         assert rays(name) is rays(name)
     assert rays("circle-36") is circle(36)
     assert rays("cube-sphere-4") is cube_sphere(4) and rays("fibonacci-96") is fibonacci(96)
+    assert circle(np.int64(36)) == circle(36) and lat_lon(np.int32(5), 5) == lat_lon(5, 5)
     assert icosphere(12) != icosphere(42) and copy.deepcopy(icosphere(12)) == icosphere(12)
     assert len({icosphere(12), copy.deepcopy(icosphere(12))}) == 1
     bad = ("icosphere", "icosphere-43", "icosphere-42 ", "circle-2", "fibonacci-3", "cube-sphere-0", "lat-lon-1x5")

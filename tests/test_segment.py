@@ -390,11 +390,26 @@ def test_score_and_evaluation(tmp_path, checkpoint, capsys):
     assert main([*command, "--score", str(middle)]) == 0
     fewer = read_scene(tmp_path / "out.ply")
     assert 0 < fewer.instances < back.instances and fewer.attributes["score"][fewer.instance > 0].min() >= middle
-    files = ["--csv", "--picture", "--stars", str(tmp_path / "stars.ply")]
-    assert main([*command, "--score", "1", *files]) == 0
+    assert main([*command, "--score", "1", "--csv", "--picture", "--stars"]) == 0
     assert read_scene(tmp_path / "out.ply").instances == 0
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 1
-    assert len(read_ply(tmp_path / "stars.ply")["vertex"]["x"]) == 0
+    assert len(read_ply(tmp_path / "out.stars.ply")["vertex"]["x"]) == 0
+
+
+@pytest.mark.filterwarnings("default")
+def test_evaluation_of_other_classes_says_so(tmp_path, checkpoint, capsys):
+    scene = objects(12, 6.0)
+    write_scene(tmp_path / "in.ply", scene.with_labels(semantic=np.where(scene.instance > 0, 7, 0)))
+    command = ["segment", str(tmp_path / "in.ply"), str(checkpoint), "-o", str(tmp_path / "out.ply"), "--evaluate"]
+    assert main(command) == 0
+    assert "no instance is of a class of the model, 1 … 2: the scan has 7" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_where_one_stands(tmp_path, checkpoint, monkeypatch):
+    monkeypatch.chdir(checkpoint)
+    assert load_segmenter(".").domain.classes == {1: "chair", 2: "lamp"}
+    write_scene(tmp_path / "in.ply", objects(2, 3.0))
+    assert main(["segment", str(tmp_path / "in.ply"), ".", "-o", str(tmp_path / "out.ply"), "--quiet"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,23 @@ def test_class_agnostic():
     assert scannet_ap([runs((5, 200), (0, 100))], [[range(200)]], None, [[0.5]]).ap == 1.0
 
 
+@pytest.mark.parametrize("form", [np.asarray, torch.as_tensor, lambda x: np.asarray(x).tolist()])
+def test_one_scene_alone_needs_no_list(form):
+    gt, masks = runs((1001, 200), (1002, 200), (0, 100)), np.zeros((2, 500), bool)
+    masks[0, :200] = masks[1, 200:380] = True
+    truth, predicted = {"gts": gt}, {"masks": masks, "labels": np.array([1, 1])}
+    split = {"instances": gt % 1000, "semantics": gt // 1000}
+    for function, more in [
+        (scannet_ap, {"scores": np.array([0.5, 0.4])}),
+        (panoptic_quality, {}),
+        (instance_coverage, {}),
+    ]:
+        for labels in (truth, split):
+            arguments = {**labels, **predicted, **more}
+            expected = function(**{name: [x] for name, x in arguments.items()}, classes=[1])
+            assert function(**{name: form(x) for name, x in arguments.items()}, classes=[1]) == expected
+
+
 def test_many_instances_need_two_arrays():
     numbers = np.repeat(np.arange(1, 1217), 2)
     masks = [np.arange(len(numbers)).reshape(-1, 2)]

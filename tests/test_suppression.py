@@ -247,3 +247,11 @@ def test_suppression_says_what_is_wrong(error, match, call):
     with pytest.raises(error, match=match) as caught:
         call(torch.ones(2, 4).bool(), torch.tensor([0.5, 0.6]))
     assert "\n" not in str(caught.value)
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError, match="scores"):
+        star_nms(fibonacci(96), torch.zeros(1, 3), torch.ones(1, 96), torch.tensor([torch.nan]))
+    star_nms(fibonacci(96), torch.zeros(1, 3), torch.ones(1, 96), torch.ones(1))
+    assert torch.get_num_threads() == before

@@ -336,6 +336,8 @@ def test_an_empty_room():
         ({"floor": [0, 1]}, "floor"),
         ({"size": [2, 1]}, "size"),
         ({"touching": 1.5}, "touching"),
+        ({"walls": float("inf")}, "walls must be finite, got inf"),
+        ({"gap": float("nan")}, "gap must be finite, got nan"),
         ({"sampling": "lidar"}, "sampling"),
         ({"gapp": 1}, "nearest: 'gap'"),
     ],

@@ -102,14 +102,14 @@ def one_nan(model):
     ],
 )
 def test_gradients_that_fail_are_told(shapes, backward, message):
-    settings = config()
-    state = State(settings, loop.build_model(settings, shapes))
+    settings, task = config(), loop.task_of(config(), shapes)
+    state = State(settings, task.build_model())
     state.new_optimizer(prior_only=False)
     team = Team("cpu")
     team.accelerator = SimpleNamespace(backward=backward(state.model))
     stage = stages(settings, 3)[0]
     with pytest.raises(Diverged, match=message):
-        loop._step(state, stage, next(loop._rest_of_epoch(state, shapes, team)), shapes, team, None)
+        loop._step(state, stage, next(task.batches(0, 0, (0, 1))), task, team, None)
 
 
 def test_a_prior_stage_needs_a_latent_flow():

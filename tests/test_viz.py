@@ -178,6 +178,16 @@ def test_instance_pictures_have_the_colours_of_their_labels(tmp_path):
     assert reddish(image[:, :200]) > 0.05 and reddish(image[:, 200:]) == 0
 
 
+def test_background_before_an_instance_is_left_out(tmp_path):
+    floor, ceiling = np.random.default_rng(0).uniform(-1, 1, (2, 4000, 3)) * [1, 1, 0] + [[[0, 0, -1]], [[0, 0, 1]]]
+    thing = np.random.default_rng(1).uniform(-0.4, 0.4, (500, 3))
+    points = np.concatenate([floor, ceiling, thing])
+    labels = np.repeat([0, 0, 1], [4000, 4000, 500])
+    path = instance_picture(tmp_path / "a.png", points, {"found": labels}, view=(90.0, 0.0), size=2.0)
+    image = imread(path)[..., :3]
+    assert (image[..., 0] - image[..., 2] > 0.2).mean() > 0.035
+
+
 def test_instance_colours_are_the_same_everywhere():
     labels = np.arange(-1, 40)
     colours = instance_colours(labels)

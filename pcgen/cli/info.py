@@ -116,9 +116,11 @@ def _checkpoint(args: argparse.Namespace) -> list[str]:
     from pcgen.cli.models import original_options
     from pcgen.config import from_dict, read_yaml, to_yaml
     from pcgen.models.original import is_original
-    from pcgen.training import RunConfig, find_checkpoint, load_model
+    from pcgen.training import RunConfig, SegmentationRunConfig, find_checkpoint, load_model, run_config_class
 
     found = find_checkpoint(args.path)
+    if not is_original(found) and run_config_class(read_yaml(found / "config.yaml")) is SegmentationRunConfig:
+        return _segmenter(found)
     model = load_model(found, **original_options(args, found))
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     mean, scale = (", ".join(f"{x:.4g}" for x in values) for values in (model.data_mean, model.data_scale))
@@ -136,4 +138,20 @@ def _checkpoint(args: argparse.Namespace) -> list[str]:
         "trained: " + ", ".join(f"{key} {value}" for key, value in facts.items()),
         "settings:",
         to_yaml(from_dict(RunConfig, read_yaml(found / "config.yaml"))).rstrip(),
+    ]
+
+
+def _segmenter(found: Path) -> list[str]:
+    from pcgen.config import to_dict
+    from pcgen.models.segmenter import load_segmenter
+
+    model, domain = load_segmenter(found)
+    facts = json.loads((found / "info.json").read_text(encoding="utf-8"))
+    return [
+        f"checkpoint: {found}",
+        f"weights: {sum(p.numel() for p in model.parameters()):,}",
+        "scans: " + ", ".join(f"{key} {value}" for key, value in to_dict(domain).items()),
+        "trained: " + ", ".join(f"{key} {facts[key]}" for key in ("epoch", "steps") if key in facts),
+        "settings:",
+        (found / "config.yaml").read_text(encoding="utf-8").rstrip(),
     ]

@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> None:
     from pcgen.models.oracle import OracleScores, oracle_scores
 
     ray_sets = [rays(name) for name in args.rays]
+    if flat := [ray_set.name for ray_set in ray_sets if ray_set.dimension != 3]:
+        raise ValueError(f"--rays must be directions in space for scenes, got {', '.join(flat)}")
     scenes = _labelled(args)
     names = {label: name for scene in scenes for label, name in scene.classes.items()}
     found = []
@@ -89,6 +91,8 @@ def _labelled(args: argparse.Namespace) -> list[Scene]:
     for scene in scenes:
         if not scene.instances:
             raise ValueError(f"an oracle needs instances, {scene.source} has none")
+        if scene.dropped:
+            print(f"{scene.source}: {scene.notes[0]}")
     return scenes
 
 

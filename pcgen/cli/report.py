@@ -16,12 +16,13 @@ from pcgen.config import to_dict
 
 if TYPE_CHECKING:
     from pcgen.data import Shapes, ShapeSplit
+    from pcgen.data.scene_sets import SceneSets
     from pcgen.flows import SolverConfig
     from pcgen.metrics import GenerationScores
     from pcgen.models import PointFlow
-    from pcgen.training import EvaluationConfig, RunConfig
+    from pcgen.training import AnyRunConfig, EvaluationConfig, RunConfig
 
-__all__ = ["References", "finish", "gallery_of_epoch", "reference_shapes"]
+__all__ = ["References", "circumstances", "finish", "gallery_of_epoch", "reference_shapes", "write_json"]
 
 COLUMNS = 8  # shapes in a row of a picture
 
@@ -103,9 +104,9 @@ def finish(model: PointFlow, config: RunConfig, shapes: Shapes, folder: Path, qu
             "shapes": len(measured),
             "placed": "each at the training set's average place and size" if at.normalise == "shape" else "as they are",
         },
-        **_circumstances(config, shapes, folder),
+        **circumstances(config, shapes, folder),
     }
-    _write(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_json(folder / "metrics.json", metrics)
     return _closing(scores, metrics, folder)
 
 
@@ -196,14 +197,14 @@ def _gallery(rows: dict, path: Path, at: AtHand, title: str | None = None) -> No
     gallery(rows, path, columns=COLUMNS, up=at.up, title=title)
 
 
-def _circumstances(config: RunConfig, shapes: Shapes, folder: Path) -> dict[str, Any]:
+def circumstances(config: AnyRunConfig, data: Shapes | SceneSets, folder: Path) -> dict[str, Any]:
     """How the scores were got."""
     from pcgen.training import read_history
 
     last = read_history(folder)[-1]
     return {
         "training": {"minutes": round(last["seconds"] / 60, 2), "steps": last["step"], "epochs": last["epoch"]},
-        "data": {"source": shapes.source, "skipped": len(shapes.skipped)},
+        "data": {"source": data.source, "skipped": len(data.skipped)},
         "seed": config.training.seed,
         "hardware": hardware(config.training.device),
         "versions": versions(),
@@ -224,8 +225,9 @@ def _closing(scores: GenerationScores | None, metrics: dict, folder: Path) -> st
     return "\n".join(lines)
 
 
-def _write(path: Path, text: str) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """A file that is whole or not there."""
     from pcgen.data.files import replacing
 
     with replacing(path) as stream:
-        stream.write(text.encode())
+        stream.write((json.dumps(values, indent=1) + "\n").encode())

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import time
+import warnings
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +42,7 @@ def add_commands(commands) -> None:
         in another unit a warning says which, and --scale brings it to metres. All that is written is in the scan's own
         unit and coordinates. Scans that are too large at once are looked at tile by tile.""",
         (
-            "pcgen segment scan.ply runs/rooms -o out.ply --csv --picture",
+            "pcgen segment scan.ply runs/rooms -o out.ply --csv --picture --stars",
             "pcgen segment millimetres.ply runs/rooms -o out.ply --scale 0.001",
             "pcgen segment forest.laz runs/trees -o out.laz --stars crowns.ply --tile 30 --overlap 8",
             "pcgen segment house.ply runs/rooms -o out.ply --evaluate",
@@ -53,7 +54,7 @@ def add_commands(commands) -> None:
     beside = {"nargs": "?", "const": True, "metavar": "FILE"}
     parser.add_argument("--csv", type=output(".csv"), help="a table of the objects [OUT.csv]", **beside)
     parser.add_argument("--picture", type=output(".png"), help="a picture [OUT.png]", **beside)
-    parser.add_argument("--stars", type=output(".ply"), metavar="MESH", help="the objects' stars as a coloured mesh")
+    parser.add_argument("--stars", type=output(".ply"), help="their stars as a coloured mesh [OUT.stars.ply]", **beside)
     parser.add_argument(
         "--score", type=at_least(0, float), default=0.0, metavar="S", help="leave out objects below [%(default)g]"
     )
@@ -181,7 +182,11 @@ def _evaluated(scene: Scene, found: Instances, classes: int) -> str:
 
     semantic = None if scene.semantic is None else torch.from_numpy(scene.semantic)
     truth = LabelledCloud(torch.from_numpy(scene.points), torch.from_numpy(scene.instance), semantic)
-    return average_precision([found], [truth], classes).table()
+    scores = average_precision([found], [truth], classes)
+    if not scores.counted + scores.ignored:
+        given = ", ".join(map(str, np.unique(scene.semantic[scene.instance > 0])))
+        warnings.warn(f"no instance is of a class of the model, 1 … {classes}: the scan has {given}", stacklevel=2)
+    return scores.table()
 
 
 def _metres(scene: Scene, scale: float | str | None, domain: Domain) -> float:
@@ -208,7 +213,7 @@ def _by_class(found: Instances, domain: Domain) -> str:
 def _paths(args: argparse.Namespace) -> dict[str, Path]:
     """What is to be written where."""
     paths = {"output": args.output}
-    for name, suffix in (("csv", ".csv"), ("picture", ".png"), ("stars", ".ply")):
+    for name, suffix in (("csv", ".csv"), ("picture", ".png"), ("stars", ".stars.ply")):
         path = getattr(args, name)
         if path is not None:
             paths[name] = args.output.with_suffix(suffix) if path is True else path
@@ -224,7 +229,8 @@ def _scan_output(text: str) -> Path:
             raise argparse.ArgumentTypeError(f"{text} exists and is not an empty folder (files need a suffix)")
         return writable(Path(text))
     path = output(".ply", ".npz", ".npy", ".las", ".laz")(text)
-    if path.suffix.lower() in (".las", ".laz") and find_spec("laspy") is None:
+    packers = {".las": ("laspy",), ".laz": ("lazrs", "laszip")}.get(path.suffix.lower())
+    if packers and not (find_spec("laspy") and any(map(find_spec, packers))):
         raise argparse.ArgumentTypeError(f"{path.suffix} files need laspy: pip install 'laspy[lazrs]'")
     return path
 

@@ -1,4 +1,4 @@
-"""``pcgen train``: from a configuration and a folder of shapes to a run with its checkpoints, pictures and scores."""
+"""``pcgen train``: from a configuration and a folder of shapes or scans to a run with checkpoints, pictures, scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from pcgen.cli.parser import add_command, writable
 
 if TYPE_CHECKING:
     from pcgen.data import Shapes
-    from pcgen.training import RunConfig
+    from pcgen.data.scene_sets import SceneSets
+    from pcgen.training import AnyRunConfig
 
 __all__ = ["add_commands"]
 
@@ -48,7 +49,7 @@ CLASSES = "model.condition.classes"  # filled in when a run begins, and may be l
 class Job(NamedTuple):
     """What is to be done, and where."""
 
-    config: RunConfig
+    config: AnyRunConfig
     folder: Path
     resume: bool
 
@@ -58,17 +59,20 @@ def add_commands(commands) -> None:
         commands,
         "train",
         run,
-        "train a PointFlow on a folder of shapes",
-        """Train on synthetic shapes, on PointFlow's data sets (ShapeNetCore.v2.PC15k and its ModelNet) or on a folder
-        of your own meshes (obj, ply, off, stl, glb) and clouds (npy, npz, ply, xyz). The run's folder gets
-        checkpoints, curves, a gallery at every validation and, at the end, samples and scores. Without CONFIG the
-        settings are `laptop` or, where there is a GPU, `full`. Any setting is changed by its name in the
-        configuration: key=value; --dry-run prints them all. Under torchrun the processes share every batch and make the
-        run of one process.""",
+        "train a PointFlow on shapes, or a PolarMask3D on labelled scans",
+        """Train a PointFlow on synthetic shapes, on PointFlow's data sets (ShapeNetCore.v2.PC15k and its ModelNet) or
+        on a folder of your own meshes (obj, ply, off, stl, glb) and clouds (npy, npz, ply, xyz). The run's folder gets
+        checkpoints, curves, a gallery at every validation and, at the end, samples and scores. Configurations of
+        polarmask3d/ train a PolarMask3D to find objects: in generated rooms, or in your own scans with instance labels
+        (ply, npz, las, laz; Pointcept, ScanNet and S3DIS folders). Without CONFIG the settings are `laptop` or, where
+        there is a GPU, `full`. Any setting is changed by its name in the configuration: key=value; --dry-run prints
+        them all. Under torchrun the processes share every batch and make the run of one process.""",
         (
             "pcgen train demo",
             "pcgen train --data my_meshes training.steps=4000",
             "pcgen train airplane_fm --data ShapeNetCore.v2.PC15k --out runs/planes",
+            "pcgen train generated                              # finds objects in generated rooms",
+            "pcgen train indoor --data my_scans training.steps=4000",
             "pcgen train --resume --out runs/planes            # after Ctrl-C or a crash",
             "torchrun --nproc-per-node 8 -m pcgen train airplane_fm --data ShapeNetCore.v2.PC15k",
         ),
@@ -76,7 +80,7 @@ def add_commands(commands) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="CONFIG | key=value", help="a YAML file or a shipped name; settings"
     )
-    parser.add_argument("--data", metavar="FOLDER", help="the shapes to train on; sets data.source")
+    parser.add_argument("--data", metavar="FOLDER", help="the shapes or scans to train on; sets data.source")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the run's folder [runs/ and the name of CONFIG or data]"
     )
@@ -94,44 +98,61 @@ def run(args: argparse.Namespace) -> None:
         _check_folder(job.folder, args.resume, args.overwrite)
     if args.resume:
         _check_same(job)
-    from pcgen.cli.report import reference_shapes
     from pcgen.config import to_yaml
-    from pcgen.data import load
-    from pcgen.training import with_classes
+    from pcgen.training import task_of
 
-    with counting("reading shapes", args.quiet) as told:
-        shapes = load(job.config.data, told)
-    job = job._replace(config=with_classes(job.config, shapes))
-    reference_shapes(shapes, job.config.evaluation)  # what is wrong with them is said before the training
+    data = _read_data(job.config, args.quiet)
+    job = job._replace(config=task_of(job.config, data).config)
     if not args.quiet:
-        _describe(job, shapes)
+        _describe(job, data)
     if args.dry_run:
         print(to_yaml(job.config) if first_process() else "", end="")
         return
     if args.overwrite and first_process():
         _remove_run(job.folder)
-    _train(job, shapes, args.quiet)
+    _train(job, data, args.quiet)
 
 
-def _train(job: Job, shapes: Shapes, quiet: bool) -> None:
+def _read_data(config: AnyRunConfig, quiet: bool) -> Shapes | SceneSets:
+    """What the settings train on; what is wrong with it is said before the training."""
+    if config.task == "polarmask3d":
+        from pcgen.data.scene_sets import load_scenes
+
+        with counting("reading scenes", quiet) as told:
+            return load_scenes(config.data, config.model.features, config.model.up, told)
+    from pcgen.cli.report import reference_shapes
+    from pcgen.data import load
+
+    with counting("reading shapes", quiet) as told:
+        shapes = load(config.data, told)
+    reference_shapes(shapes, config.evaluation)
+    return shapes
+
+
+def _train(job: Job, data: Shapes | SceneSets, quiet: bool) -> None:
     """The run itself, and what is made of it at the end."""
-    from pcgen.cli.report import finish, gallery_of_epoch
+    from pcgen.cli import report, segmentation_report
     from pcgen.training import Diverged, Interrupted, train
 
+    segments = job.config.task == "polarmask3d"
+    draw = segmentation_report.picture_of_epoch if segments else report.gallery_of_epoch
     go_on = f"go on with: pcgen train --resume --out {job.folder}"
     try:
         model = train(
             job.config,
-            shapes,
+            data,
             job.folder,
             resume=job.resume,
-            on_validation=gallery_of_epoch(job.config, shapes, job.folder),
+            on_validation=draw(job.config, data, job.folder),
             quiet=quiet,
         )
         if not first_process():
             return
         with _alone():
-            summary = finish(model, job.config, shapes, job.folder, quiet)
+            if segments:
+                summary = segmentation_report.finish(job.config, data, job.folder, quiet)
+            else:
+                summary = report.finish(model, job.config, data, job.folder, quiet)
     except Diverged as error:
         kept = job.folder / "checkpoints" / "last"
         raise Diverged(
@@ -159,8 +180,8 @@ def _alone() -> Iterator[None]:
 
 def _job(args: argparse.Namespace) -> Job:
     """The settings and the folder that the arguments mean."""
-    from pcgen.config import read
-    from pcgen.training import RunConfig
+    from pcgen.config import read, read_yaml
+    from pcgen.training import run_config_class
 
     names = [word for word in args.words if "=" not in word]
     if len(names) > 1:
@@ -180,7 +201,7 @@ def _job(args: argparse.Namespace) -> Job:
     else:
         path = find_config(names[0]) if names else _config_for_machine(args.quiet)
         folder = args.out or Path("runs") / (_name_of_data(args.data) if args.data and not names else path.stem)
-    config = read(RunConfig, path, overrides)
+    config = read(run_config_class(read_yaml(path)), path, overrides)
     # A run that was killed before its first checkpoint starts again: there is nothing to lose.
     return Job(config, folder, args.resume and (folder / "resume").exists())
 
@@ -213,12 +234,13 @@ def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
 def _check_same(job: Job) -> None:
     """Refuse to go on with a run under settings that would make it another one."""
     from pcgen.config import from_dict, read_yaml, to_dict
-    from pcgen.training import RunConfig
+    from pcgen.training import run_config_class
 
     path = job.folder / "config.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"nothing to resume: {job.folder} holds no run (no config.yaml)")
-    was, now = _flat(to_dict(from_dict(RunConfig, read_yaml(path)))), _flat(to_dict(job.config))
+    kept = read_yaml(path)
+    was, now = _flat(to_dict(from_dict(run_config_class(kept), kept))), _flat(to_dict(job.config))
     differ = [key for key in {**was, **now} if was.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)]
     differ = [key for key in differ if key != CLASSES or now.get(key)]
     if differ:
@@ -248,18 +270,19 @@ def _remove_run(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _describe(job: Job, shapes: Shapes) -> None:
+def _describe(job: Job, data: Shapes | SceneSets) -> None:
     """What is about to happen, on stderr."""
-    from pcgen.data import steps_per_epoch
-    from pcgen.training import build_model, stages
+    from pcgen.training import stages, task_of
 
-    plan = stages(job.config, steps_per_epoch(len(shapes.train), job.config.training.batch))
-    weights = sum(p.numel() for p in build_model(job.config, shapes).parameters())
+    task = task_of(job.config, data)
+    plan = stages(job.config, task.steps)
+    weights = sum(p.numel() for p in task.build_model().parameters())
     steps = ", then ".join(
         f"{(s.last - s.first) * s.steps} steps (epochs {s.first} to {s.last})" + " of the prior alone" * s.prior_only
         for s in plan
     )
-    lines = [f"data: {shapes.source}", *skipped_lines(shapes.skipped), f"model: {weights:,} weights; {steps}"]
-    if told := job.config.model.condition:
+    lines = [f"data: {data.source}", *skipped_lines(data.skipped), *getattr(data, "notes", ())]
+    lines.append(f"model: {weights:,} weights; {steps}")
+    if told := getattr(job.config.model, "condition", None):
         lines.append(f"condition: {told.kind}" + (f", one of {', '.join(told.classes)}" if told.classes else ""))
     print("\n".join([*lines, f"folder: {job.folder}"]), file=sys.stderr)

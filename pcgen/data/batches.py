@@ -23,6 +23,7 @@ class Batch(NamedTuple):
     index: torch.Tensor  # (B,) int64, which shape of the split each one is
     rows: range  # B, their places in the step's batch, of which a process has a part
     share: float = 1.0  # of the shapes of the step's batch that these are; 0: they stand in where none are left
+    noise: torch.Tensor | None = None  # (B,n,3) float32, what the points are paired with where the split says so
 
 
 def batches(
@@ -39,7 +40,8 @@ def batches(
 
     Of each shape ``config.points`` points are drawn with replacement from its input points, turned by a random
     angle about ``config.up`` through the origin of the data if ``config.rotate``, and standardised by
-    ``normalisation``, or by the shape's own statistics if ``config.normalise`` is ``"shape"``. The order comes
+    ``normalisation``, or by the shape's own statistics if ``config.normalise`` is ``"shape"``. Where the split has
+    noise for its points, one of each point's is drawn along, and turned with it. The order comes
     from the random stream of (``seed``, ``epoch``), the points of place i in the batch of step k from that of
     (``seed``, ``epoch``, k, i). So ``part``, (process, processes), cuts batches and changes nothing in them: processes
     get equal parts, but for one shape; one that would get none gets the batch's first shape and a share of 0.
@@ -97,20 +99,27 @@ def _draw(
     share, rows = len(rows) / len(order), rows or range(1)
     index = order[rows.start : rows.stop]
     points, angles = np.empty((len(rows), config.points, 3), np.float32), np.empty(len(rows))
+    noise = None if split.noise is None else np.empty_like(points)
     own = config.normalise == "shape"
     for row, (place, i) in enumerate(zip(rows, index)):
         # The spawn key sets this stream apart from that of the order.
         rng = np.random.default_rng(np.random.SeedSequence(stream, spawn_key=(place, 1)))
         cloud = split.input(i)
-        points[row] = cloud.take(rng.integers(len(cloud), size=config.points), axis=0)  # far faster than by brackets
+        drawn = rng.integers(len(cloud), size=config.points)
+        points[row] = cloud.take(drawn, axis=0)  # far faster than by brackets
         angles[row] = rng.uniform(0, 2 * np.pi)
         if own:  # before turning: the shape's statistics turn with it
             points[row] = split.own_normalisations[i].apply(points[row])
+        if noise is not None:
+            of_shape = split.noise[i]
+            noise[row] = of_shape[rng.integers(len(of_shape), size=config.points), drawn]
     if config.rotate:
         points = _turn(points, angles, config.up)
+        noise = None if noise is None else _turn(noise, angles, config.up)
     if not own:
         points = normalisation.apply(points)
-    return Batch(torch.from_numpy(points), torch.from_numpy(index.astype(np.int64)), rows, share)
+    noise = None if noise is None else torch.from_numpy(noise)
+    return Batch(torch.from_numpy(points), torch.from_numpy(index.astype(np.int64)), rows, share, noise)
 
 
 def _turn(points: np.ndarray, angles: np.ndarray, up: str) -> np.ndarray:

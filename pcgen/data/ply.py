@@ -22,12 +22,13 @@ _TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
     **{"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4"},
     **{"float": "f4", "double": "f8", "float32": "f4", "float64": "f8"},
+    **{"int64": "i8", "uint64": "u8"},  # not PLY's, but some programs write them
 }
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": "<"}
 # The other way round: the names that every program knows. PLY has no 64-bit integers.
 _NAMES = {"i1": "char", "u1": "uchar", "i2": "short", "u2": "ushort", "i4": "int", "u4": "uint"}
 _NAMES |= {"f4": "float", "f8": "double"}
-_BLOCK = 1 << 18  # rows written at a time: as text or packed they take more memory than the columns
+_BLOCK = 1 << 18  # rows at a time: as text or packed they take more memory than the columns
 
 
 class Ply(NamedTuple):
@@ -68,8 +69,8 @@ def read_ply(path: str | Path) -> dict[str, dict[str, np.ndarray | list[np.ndarr
 def load_ply(path: str | Path) -> Ply:
     """A PLY file with what its header says besides; errors are those of :func:`read_ply`.
 
-    Numbers of an ASCII file are float64, since their text may say more than the declared type holds, except whole
-    ones that are declared so.
+    A column of an ASCII file is float64 in place of its declared type where its text says more than that holds, such
+    as ``432100.123`` in a ``float`` or ``0.5`` in an ``int``; so are lists of unequal lengths.
     """
     with reading(path) as path:
         data = path.read_bytes()
@@ -82,7 +83,7 @@ def load_ply(path: str | Path) -> Ply:
         for element, row in zip(elements, rows):
             columns[element.name], body = _read_rows(path, data, body, row)
             if encoding == "ascii":
-                columns[element.name] |= _whole_numbers(element, columns[element.name])
+                columns[element.name] |= _as_declared(element, columns[element.name])
         return Ply(columns, encoding, comments)
 
 
@@ -100,7 +101,8 @@ def save_ply(
 ) -> None:
     """Write columns of equal length, each in its own type, as the vertices of a PLY, and (F,k) faces, atomically.
 
-    64-bit integers become 32-bit ones, ``ValueError`` if they do not fit, booleans uchar, other floats double.
+    64-bit integers become 32-bit ones or, beyond their range, doubles, ``ValueError`` if those do not hold them either;
+    booleans become uchar, other floats double.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -159,9 +161,11 @@ def _storable(name: str, column: np.ndarray) -> np.ndarray:
     if column.dtype.kind == "b":
         return column.astype(np.uint8)
     if column.dtype.itemsize == 8:
-        if len(column) and not -(2**31) <= column.min() <= column.max() < 2**31:
-            raise ValueError(f"PLY column {name!r} must fit 32 bits, it reaches from {column.min()} to {column.max()}")
-        return column.astype(np.int32)
+        if not len(column) or -(2**31) <= column.min() <= column.max() < 2**31:
+            return column.astype(np.int32)
+        if not -(2**53) <= column.min() <= column.max() <= 2**53:
+            raise ValueError(f"PLY column {name!r} must fit 53 bits, it reaches from {column.min()} to {column.max()}")
+        return column.astype(np.float64)
     return column
 
 
@@ -184,23 +188,35 @@ def _numbers(text: bytes) -> bytes:
         return np.fromstring(text, dtype=np.float64, sep=" ").astype("<f8", copy=False).tobytes()
 
 
-def _whole_numbers(element: _Element, columns: dict) -> dict[str, np.ndarray]:
-    """The columns of an ASCII file that are declared and are integers, as such."""
-    whole = {}
+def _as_declared(element: _Element, columns: dict) -> dict[str, np.ndarray]:
+    """The columns of an ASCII file whose declared type holds what their text says, in that type."""
+    declared = {}
     for p in element.properties:
         values = columns[p.name]
-        if p.value.kind in "iu" and isinstance(values, np.ndarray):
-            with np.errstate(invalid="ignore"):
+        if isinstance(values, np.ndarray):
+            with np.errstate(invalid="ignore", over="ignore"):
                 cast = values.astype(p.value)
-            whole |= {p.name: cast} if (cast == values).all() else {}
-    return whole
+            blocks = (slice(start, start + _BLOCK) for start in range(0, len(values), _BLOCK))
+            if all(_says_no_more(values[block], cast[block]) for block in blocks):
+                declared[p.name] = cast
+    return declared
+
+
+def _says_no_more(values: np.ndarray, cast: np.ndarray) -> bool:
+    """Whether each of the ``values`` is its ``cast``, or what rounding that to some number of decimals gives."""
+    cast = cast.astype(np.float64)
+    odd = (cast != values) & ~(np.isnan(cast) & np.isnan(values))
+    for decimals in (*range(23), *range(-22, 0)):  # powers of ten are exact up to 10²²
+        values, cast = values[odd], cast[odd]
+        odd = cast.round(decimals) != values
+    return not odd.any()
 
 
 def _header(path: Path, data: bytes) -> tuple[list[_Element], int, str, tuple[str, ...]]:
     """The declared elements, where their rows begin, their encoding, and the comments."""
-    lines = _header_lines(path, data)
-    if next(lines)[0].strip() != "ply":
+    if data[:16].split()[:1] != [b"ply"]:
         raise UnreadableFile(path, "not a PLY file (it does not begin with 'ply')")
+    lines = _header_lines(path, data)
     order, layout, elements, comments = "", "", [], []
     for line, stop in lines:
         words = line.split() or ["comment"]

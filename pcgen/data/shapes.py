@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -68,6 +68,7 @@ class ShapeSplit:
     names: tuple[str, ...]  # S
     categories: tuple[str, ...]  # S, the label of each shape
     clouds: tuple[np.ndarray, ...]  # S arrays (P_i,3) float32
+    noise: Sequence[np.ndarray] | None = None  # S arrays (K,P,3) float32: K that each input point is paired with
 
     def __len__(self) -> int:
         return len(self.clouds)

@@ -177,7 +177,7 @@ def evaluate(
     if not fused.pays(net, x):
         return net(t, x, modulation) if hidden is None else net(t, x, modulation, hidden)
     if torch.is_grad_enabled():
-        return fused.velocity(net, t, x, modulation)[0]
+        return fused.velocity(net, t, x, modulation, hidden=hidden)[0]
     return fused.infer(net, t, x, modulation, hidden=hidden)[0]
 
 

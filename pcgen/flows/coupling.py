@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pcgen.ops import emd
@@ -38,11 +39,13 @@ def kd_coupling(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     return x.reshape(shape), noise.reshape(shape)
 
 
-def exact_coupling(x: Tensor, noise: Tensor, tolerance: float = 0.01) -> tuple[Tensor, Tensor]:
+def exact_coupling(x: Tensor, noise: Tensor, tolerance: float = 0.01, most: int | None = None) -> tuple[Tensor, Tensor]:
     """Pair the points of each x (B, N, D) with the noise (B, N, D) by optimal transport of squared distances.
 
     The pairing whose paths cross least (Tong et al. 2023, arXiv 2302.00482), proven to be within ``tolerance`` of the
-    shortest mean squared path. It is found on the CPU, see :func:`pcgen.ops.emd`, whose errors are raised.
+    shortest mean squared path. It is found on the CPU, see :func:`pcgen.ops.emd`, whose errors are raised. Its time
+    grows faster than the number of points: with ``most``, larger sets are paired in interleaved parts of at most so
+    many points, each by itself, which are still valid pairs, and hardly longer ones.
 
     Returns:
         x as it is, and the noise reordered so that equal indices belong together.
@@ -54,8 +57,13 @@ def exact_coupling(x: Tensor, noise: Tensor, tolerance: float = 0.01) -> tuple[T
              [5., 9.],
              [1., 8.]]])
     """
-    assignment = emd(x, noise, "exact", squared=True, tolerance=tolerance).assignment
-    return x, noise.gather(1, assignment.unsqueeze(-1).expand_as(noise))
+    parts = 1 if most is None else -(-x.shape[1] // most)
+    paired = torch.empty_like(noise)
+    for i in range(parts):
+        part = noise[:, i::parts]
+        assignment = emd(x[:, i::parts], part, "exact", squared=True, tolerance=tolerance).assignment
+        paired[:, i::parts] = part.gather(1, assignment.unsqueeze(-1).expand_as(part))
+    return x, paired
 
 
 def _sorted_cells(cells: Tensor, axis: int) -> Tensor:

@@ -43,16 +43,25 @@ def pays(net: VelocityNet, x: Tensor) -> bool:
 
 
 def velocity(
-    net: VelocityNet, t: Tensor, x: Tensor, modulation: Modulation, tangents: Tensor | None = None
+    net: VelocityNet,
+    t: Tensor,
+    x: Tensor,
+    modulation: Modulation,
+    tangents: Tensor | None = None,
+    hidden: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Velocity (B, N, D), and its derivatives along tangents (K, B, N, D) if there are any; differentiable once.
+
+    ``hidden`` is the type of the products between hidden layers, of what is kept between them and of the gradients
+    that pass there, accumulated in float32. The first and last layers, a hundredth of the work, keep the type of x: a
+    rounded coordinate would move the point.
 
     >>> net = VelocityNet(3, (8, 8), context=4)
     >>> x, modulation, t = torch.randn(2, 5, 3), net.modulation(torch.ones(2, 4)), torch.tensor(0.1)
     >>> torch.allclose(velocity(net, t, x, modulation)[0], net(t, x, modulation), atol=1e-6)
     True
     """
-    return _Velocity.apply(x, tangents, *_arguments(net, t, modulation))
+    return _Velocity.apply(x, tangents, hidden, *_arguments(net, t, modulation))
 
 
 def infer(
@@ -63,19 +72,12 @@ def infer(
     tangents: Tensor | None = None,
     hidden: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """:func:`velocity` with no gradient, a few hundred points at a time: activations never leave the cache.
-
-    ``hidden`` is the type of the products between hidden layers and of what is kept between them, accumulated in
-    float32. The first and last layers, a hundredth of the work, keep the type of x: a rounded coordinate would move
-    the point.
-    """
+    """:func:`velocity` with no gradient, a few hundred points at a time: activations never leave the cache."""
     arguments = _arguments(net, t, modulation)
     v, jv = torch.empty_like(x), None if tangents is None else x.new_empty(tangents.shape)
     block = POINTS_PER_THREAD * torch.get_num_threads()
     for row in range(len(x)):
-        layers = _of_shape(row, arguments)
-        if hidden is not None:
-            layers[1:-1] = (Folded(weight.to(hidden), bias.to(hidden)) for weight, bias in layers[1:-1])
+        layers = _of_shape(row, arguments, hidden)
         for start in range(0, x.shape[1], block):
             part = slice(start, start + block)
             out = _carry(layers, x[row, part], None if tangents is None else tangents[:, row, part])[-1]
@@ -94,25 +96,28 @@ def _arguments(net: VelocityNet, t: Tensor, modulation: Modulation) -> list[Tens
     return layers
 
 
-def _of_shape(row: int, layers: Sequence[Tensor | None]) -> list[Folded]:
-    """The layers of one shape; a modulation with one row is all shapes'."""
+def _of_shape(row: int, layers: Sequence[Tensor | None], hidden: torch.dtype | None) -> list[Folded]:
+    """The layers of one shape, those between hidden ones in their type; a modulation with one row is all shapes'."""
 
     def own(m: Tensor | None) -> Tensor | None:
         return m if m is None else m[row if len(m) > 1 else 0]
 
-    return [_folded(*layers[i : i + 2], own(layers[i + 2]), own(layers[i + 3])) for i in range(0, len(layers), 4)]
+    found = [_folded(*layers[i : i + 2], own(layers[i + 2]), own(layers[i + 3])) for i in range(0, len(layers), 4)]
+    if hidden is not None:
+        found[1:-1] = (Folded(weight.to(hidden), bias.to(hidden)) for weight, bias in found[1:-1])
+    return found
 
 
 class _Velocity(torch.autograd.Function):
     """States x (B, N, D), tangents (K, B, N, D) or None, and (W, b, gate (B or 1, O), shift) of each layer."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, tangents: Tensor | None, *layers: Tensor | None):
+    def forward(ctx, x: Tensor, tangents: Tensor | None, hidden: torch.dtype | None, *layers: Tensor | None):
         v = torch.empty_like(x)
         jv = None if tangents is None else torch.empty_like(tangents)
         tape = []
         for row in range(len(x)):
-            kept = _carry(_of_shape(row, layers), x[row], None if jv is None else tangents[:, row])
+            kept = _carry(_of_shape(row, layers, hidden), x[row], None if jv is None else tangents[:, row])
             v[row] = kept[-1].h
             if jv is not None:
                 jv[:, row] = kept[-1].p
@@ -131,7 +136,7 @@ class _Velocity(torch.autograd.Function):
         grads = [None if p is None else torch.zeros_like(p) for p in layers]
         for row in range(len(x)):
             u = None if tangents is None else tangents[:, row]
-            first = _carry(_of_shape(row, layers[:4]), x[row], u, last=False)
+            first = _carry(_of_shape(row, layers[:4], None), x[row], u, last=False)
             kept = first + [_Kept(*tape[i : i + 2]) for i in range(row * hidden, (row + 1) * hidden, 2)]
             da, dp = of_v[row], None if u is None else of_jv[:, row]
             for i in reversed(range(len(kept))):
@@ -139,7 +144,7 @@ class _Velocity(torch.autograd.Function):
             weight = _unfold(row, layers, grads, 0, _outer(da, x[row], dp, u), da.sum(0))
             if ctx.needs_input_grad[0]:
                 of_x[row] = linear_no_grad(da, weight.t())
-        return of_x, None, *grads
+        return of_x, None, None, *grads
 
 
 class _Kept(NamedTuple):
@@ -168,17 +173,20 @@ def _carry(layers: Sequence[Folded], x: Tensor, u: Tensor | None, last: bool = T
 def _pull_back(
     row: int, layers: Sequence, grads: Sequence, i: int, da: Tensor, dp: Tensor | None, before: _Kept
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients at layer i's outputs (before tanh) to those at the layer's before it, and of layer i's parameters."""
-    h, p = before
+    """Gradients at layer i's outputs (before tanh) to those at the layer's before it, and of layer i's parameters.
+
+    Products have the type of the gradient that comes in, which goes on in that of the outputs before it.
+    """
+    h, p = (v if v is None else v.to(da.dtype) for v in before)
     slope = _slope(h)
     u = None if p is None else p * slope
-    weight = _unfold(row, layers, grads, i, _outer(da, h, dp, u), da.sum(0)).t()
+    weight = _unfold(row, layers, grads, i, _outer(da, h, dp, u), da.sum(0)).t().to(da.dtype)
     dh = linear_no_grad(da, weight)
     if p is None:
-        return dh.mul_(slope), None
+        return dh.mul_(slope).to(before.h.dtype), None
     du = _product(dp, weight)
     dh -= (du * p).sum(0).mul_(h).mul_(2)
-    return dh.mul_(slope), du.mul_(slope)
+    return dh.mul_(slope).to(before.h.dtype), du.mul_(slope).to(before.h.dtype)
 
 
 def _slope(h: Tensor) -> Tensor:

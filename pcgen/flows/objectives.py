@@ -38,7 +38,9 @@ def stratified_times(shapes: int, times: int, generator: torch.Generator | None 
     return (torch.arange(times) + u) / times
 
 
-def flow_matching_error(flow: Flow, x: Tensor, context: Tensor | None, noise: Tensor, s: Tensor) -> Tensor:
+def flow_matching_error(
+    flow: Flow, x: Tensor, context: Tensor | None, noise: Tensor, s: Tensor, hidden: torch.dtype | None = None
+) -> Tensor:
     """Squared error (B, N, D) of the flow's velocity on straight paths (Lipman et al. 2022, arXiv 2210.02747).
 
     The path of a state is x_t = (1 − s) x + s ε at raw time t = sT, its velocity (ε − x) / T. Both are taken
@@ -49,6 +51,7 @@ def flow_matching_error(flow: Flow, x: Tensor, context: Tensor | None, noise: Te
         context: (B, C) or None.
         noise: (B, N, D) the prior's draw that each state is joined to.
         s: (B,) moments in [0, 1], one per row.
+        hidden: the type of the products between hidden layers, where it is not that of x.
 
     Raises:
         ValueError: the flow has more than one block, or norms that move or train while paths are drawn.
@@ -59,7 +62,7 @@ def flow_matching_error(flow: Flow, x: Tensor, context: Tensor | None, noise: Te
     s = s.to(x)
     weight = s[:, None, None]
     end = cnf.end_time
-    velocity = evaluate(cnf.net, s * end, torch.lerp(x, noise, weight), cnf.net.modulation(context))
+    velocity = evaluate(cnf.net, s * end, torch.lerp(x, noise, weight), cnf.net.modulation(context), hidden)
     return (end * velocity - (noise - x)).square()
 
 

@@ -8,15 +8,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pcgen.geometry.pairs import shares
+
 __all__ = ["BallPairs", "balls"]
 
-PAIRS = 1 << 18  # pairs of a ball and a point looked at together
+PAIRS = 1 << 18  # pairs of a ball and a point looked at together, unless a single ball has more
 COLUMNS = 256  # at most, along an axis
 
 
 class BallPairs(NamedTuple):
-    """Points in balls, ordered by ball within a block."""
+    """The points in balls ``first`` … ``first + count`` − 1, ball by ball."""
 
+    first: int
+    count: int
     ball: Tensor  # (M,) int64
     point: Tensor  # (M,) int64
     x: Tensor  # (M, D) float64, the point seen from the ball's centre
@@ -24,7 +28,7 @@ class BallPairs(NamedTuple):
 
 
 def balls(centres: Tensor, radii: Tensor, points: Tensor) -> Iterator[BallPairs]:
-    """All pairs with ‖points[point] − centres[ball]‖ ≤ radii[ball], in blocks of bounded memory, in float64.
+    """All pairs with ‖points[point] − centres[ball]‖ ≤ radii[ball], in blocks of whole balls, in float64.
 
     ``centres`` (S, D), ``radii`` (S,) and ``points`` (P, D) are finite. The points are sorted into columns along the
     axis in which they spread most; of a column that a ball's bounding box meets only the box's stretch is looked at.
@@ -57,12 +61,19 @@ def balls(centres: Tensor, radii: Tensor, points: Tensor) -> Iterator[BallPairs]
     start, stop = (_index(cell, columns) + end.clamp(0, 0.75) for end in ends)
     start = torch.searchsorted(key, start - margin)
     count = (torch.searchsorted(key, stop + margin, right=True) - start).clamp_min(0)
-    for row, rank in _spread(count):
-        pair = ball[row], order[start[row] + rank]
+    ends = torch.searchsorted(ball, torch.arange(len(centres) + 1, device=ball.device))  # rows of each ball
+    looked_at = torch.cat([count.new_zeros(1), count.cumsum(0)])[ends].diff()
+    first = 0
+    for number in shares(looked_at.tolist(), PAIRS):
+        rows = slice(int(ends[first]), int(ends[first + number]))
+        row = torch.repeat_interleave(count[rows])
+        rank = torch.arange(len(row), device=row.device) - (count[rows].cumsum(0) - count[rows])[row]
+        pair = ball[rows][row], order[start[rows][row] + rank]
         x = points[pair[1]] - centres[pair[0]]
         distance = torch.linalg.vector_norm(x, dim=1)
         near = distance <= radii[pair[0]]
-        yield BallPairs(pair[0][near], pair[1][near], x[near], distance[near])
+        yield BallPairs(first, number, pair[0][near], pair[1][near], x[near], distance[near])
+        first += number
 
 
 def _index(cell: Tensor, columns: Tensor) -> Tensor:
@@ -83,13 +94,3 @@ def _boxes(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
         cell[:, k] += rank % sides[box, k]
         rank = rank // sides[box, k]
     return box, cell
-
-
-def _spread(count: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Row r and 0 … count[r] − 1, for all rows, ``PAIRS`` at a time."""
-    ends = count.cumsum(0)
-    total = int(ends[-1]) if len(ends) else 0
-    for begin in range(0, total, PAIRS):
-        pair = torch.arange(begin, min(begin + PAIRS, total), device=count.device)
-        row = torch.searchsorted(ends, pair, right=True)
-        yield row, pair - ends[row] + count[row]

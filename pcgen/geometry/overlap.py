@@ -14,22 +14,22 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pcgen.geometry.checks import check_finite, check_floats
+from pcgen.geometry.filling import GRID, Filling, filling_of, grid_cell
 from pcgen.geometry.rays import Rays
+from pcgen.ops import native
 
 __all__ = ["Overlap", "Stars", "ball_overlap", "check_stars", "star_overlap"]
 
 BLOCK = 1 << 17  # points at once: what is computed of them stays in the cache
 POINTS = 8192  # in a star, unless told
 DIRECTIONS = 1024  # to measure a star
-GRID = 63  # odd, so that no axis is on a boundary
 INTEGERS = (torch.int64, torch.int32)
 
 
@@ -88,19 +88,18 @@ class Stars:
     lengths: Tensor  # (S, n) float32, over the radius
     radius: Tensor  # (S,) float64, of the ball around the star
     volume: Tensor  # (S,) float64
+    usual: Tensor  # (S,) float64, radius of a ball of the star's volume
     evenness: Tensor  # (S,) float64, mean(ρ^D)² / mean(ρ^2D) over directions: 1 of a ball, 0 of a needle
 
     @classmethod
     def of(cls, rays: Rays, centres: Tensor, lengths: Tensor) -> Stars:
-        dimension, filling = rays.dimension, _filling(rays, DIRECTIONS, lengths.device)
+        dimension, filling = rays.dimension, filling_of(rays, DIRECTIONS, lengths.device)
         radius = lengths.double().amax(1) if len(lengths) else lengths.double().sum(1)
-        relative = (lengths.double() / torch.where(radius > 0, radius, 1.0)[:, None]).float()
-        blocks = relative.split(max(1, BLOCK // DIRECTIONS))
-        moments = [_reach(part, filling).pow_(dimension).double() for part in blocks]
-        first = torch.cat([part.mean(1) for part in moments])
-        second = torch.cat([part.square().mean(1) for part in moments])
+        relative = (lengths.double() / torch.where(radius > 0, radius, 1.0)[:, None]).float().contiguous()
+        first, second = (_compiled_moments if _compiled(relative) else _moments)(relative, filling).unbind(1)
         volume = first * radius**dimension * _ball(dimension)
-        return cls(rays, centres.double(), relative, radius, volume, _ratio(first**2, second))
+        usual = radius * first ** (1 / dimension)
+        return cls(rays, centres.double(), relative, radius, volume, usual, _ratio(first**2, second))
 
     def bound(self, i: Tensor, j: Tensor) -> Tensor:
         """What the intersection (P,) does not exceed: the smaller star, and what the balls around both share."""
@@ -110,7 +109,7 @@ class Stars:
 
     def guess(self, i: Tensor, j: Tensor) -> Tensor:
         """What balls of the stars' volumes would share (P,)."""
-        return self._balls((self.volume / _ball(self.rays.dimension)) ** (1 / self.rays.dimension), i, j)
+        return self._balls(self.usual, i, j)
 
     def doubt(self, points: int) -> Tensor:
         """A volume (S,) by which an estimate of a shared part of a star from so many points may be wrong.
@@ -125,9 +124,8 @@ class Stars:
         # Filled is the smaller one, so that the order of a pair does not matter; of two equal ones the first.
         swap = (self.volume[j] < self.volume[i]) | ((self.volume[j] == self.volume[i]) & (j < i))
         a, b = torch.where(swap, j, i), torch.where(swap, i, j)
-        filling = _filling(self.rays, points, self.centres.device)
-        rows = max(1, BLOCK // points)
-        share = torch.cat([_share(self, x, y, filling) for x, y in zip(a.split(rows), b.split(rows))])
+        filling = filling_of(self.rays, points, self.centres.device)
+        share = (_compiled_shares if _compiled(self.lengths) else _shares)(self, a, b, filling)
         return torch.minimum(share.clamp_min(0) * self.volume[a], self.bound(i, j))
 
     def _balls(self, radius: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -183,81 +181,13 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(b > 0, a / torch.where(b > 0, b, 1.0), 0.0)
 
 
-class _Filling(NamedTuple):
-    """Points that fill the unit ball, M of them, and what finds their facet again; float32 but for indices."""
-
-    points: Tensor  # (D, M)
-    corners: Tensor  # (D, M) int64, the rays of the facet in whose direction a point lies
-    shares: Tensor  # (D, M), λ_k / Σ λ_k
-    table: Tensor  # (GRID^D,) int64, the facet of the directions in each cell of a grid on [−1, 1]^D
-    faces: Tensor  # (D, F) int64
-    inverses: Tensor  # (D, D, F): λ_k = Σ_j inverses[k, j, facet] x_j
-    sums: Tensor  # (D, F): Σ_k λ_k = Σ_j sums[j, facet] x_j
-
-
-@functools.cache
-def _filling(rays: Rays, count: int, device: torch.device) -> _Filling:
-    u, t = _lattice(count, rays.dimension)
-    inverses = torch.linalg.inv(rays.directions[rays.faces].transpose(1, 2))
-    table = _facet_table(rays)
-    facet = table[_grid(u.T.float())]
-    weights = (inverses[facet] * u[:, None]).sum(-1)
-    tensors = (
-        (t[:, None] ** (1 / rays.dimension) * u).T.float(),
-        rays.faces[facet].T,
-        (weights / weights.sum(1, keepdim=True)).T.float(),
-        table,
-        rays.faces.T,
-        inverses.permute(1, 2, 0).float(),
-        inverses.sum(1).T.float(),
-    )
-    return _Filling(*(x.contiguous().to(device) for x in tensors))
-
-
-def _lattice(count: int, dimension: int) -> tuple[Tensor, Tensor]:
-    """Directions (M, D) and levels (M,) in (0, 1): a Kronecker lattice with the generalised golden ratio."""
-    i = torch.arange(count, dtype=torch.float64) + 0.5
-    root = {2: 1.618033988749895, 3: 1.324717957244746}[dimension]  # x^D = x + 1
-    t = (i / root ** (dimension - 1)).frac()
-    t = (t.argsort().argsort() + 0.5) / count
-    if dimension == 2:
-        angle = i * (2 * math.pi / count)
-        return torch.stack([angle.cos(), angle.sin()], 1), t
-    z, angle = 1 - 2 * i / count, i * (2 * math.pi / root)
-    across = (1 - z * z).sqrt()
-    return torch.stack([across * angle.cos(), across * angle.sin(), z], 1), t
-
-
-@functools.cache
-def _facet_table(rays: Rays) -> Tensor:
-    """The facet that the direction to the middle of each cell of the grid hits.
-
-    Elsewhere in the cell it may be a neighbour: its interpolation goes on past the edge, where both agree.
-    """
-    steps = (torch.arange(GRID, dtype=torch.float64) * 2 + 1) / GRID - 1
-    middles = torch.cartesian_prod(*[steps] * rays.dimension)
-    near = (middles.norm(dim=1) - 1).abs() < 2 / GRID * rays.dimension**0.5  # unit vectors are in these cells
-    table = torch.zeros(len(middles), dtype=torch.int64)
-    table[near] = rays.facet(middles[near]).index
-    return table
-
-
-def _grid(u: Sequence[Tensor] | Tensor) -> Tensor:
-    """The cell of the grid that unit vectors (D, ...) lie in."""
-    half = GRID / 2 * (1 - 1e-6)
-    cell = (u[0] * half).add_(GRID / 2).floor_()
-    for coordinate in u[1:]:
-        cell.mul_(GRID).add_((coordinate * half).add_(GRID / 2).floor_())
-    return cell.long()
-
-
-def _reach(lengths: Tensor, filling: _Filling) -> Tensor:
+def _reach(lengths: Tensor, filling: Filling) -> Tensor:
     """The radius (S, M) of stars ``lengths`` (S, n) towards the points."""
     terms = (lengths.index_select(1, ray).mul_(share) for ray, share in zip(filling.corners, filling.shares))
     return _total(terms).clamp_min_(0)
 
 
-def _forms(lengths: Tensor, filling: _Filling) -> list[Tensor]:
+def _forms(lengths: Tensor, filling: Filling) -> list[Tensor]:
     """D tables (S, F) for stars ``lengths`` (S, n): Σ_k λ_k d_k = Σ_j forms[j][:, facet] x_j."""
     corners = [lengths.index_select(1, ray) for ray in filling.faces]
     return [_total(d * weight for d, weight in zip(corners, column)) for column in filling.inverses.unbind(1)]
@@ -267,22 +197,64 @@ def _total(terms: Iterable[Tensor]) -> Tensor:
     return functools.reduce(Tensor.add_, terms)
 
 
-def _share(stars: Stars, a: Tensor, b: Tensor, filling: _Filling) -> Tensor:
-    """The share (P,) of stars ``a`` that is in stars ``b``."""
-    # Over the radius of b nothing overflows, and float32 is enough. Written for speed: index_select and a comparison
-    # into floats take a fraction of the time of an index in brackets and of torch.where.
-    unit = torch.where(stars.radius[b] > 0, stars.radius[b], 1.0)[:, None]
-    centre = ((stars.centres[a] - stars.centres[b]) / unit).float()
+def _moments(lengths: Tensor, filling: Filling) -> Tensor:
+    """The means of ρ^D and ρ^2D (S, 2) float64 of stars ``lengths`` (S, n) over the directions of a filling."""
+    blocks = lengths.split(max(1, BLOCK // filling.points.shape[1]))
+    powers = [_reach(part, filling).pow_(len(filling.points)).double() for part in blocks]
+    return torch.cat([torch.stack([part.mean(1), part.square().mean(1)], 1) for part in powers])
+
+
+def _shares(stars: Stars, a: Tensor, b: Tensor, filling: Filling) -> Tensor:
+    """The share (P,) float64 of stars ``a`` that is in stars ``b``."""
+    rows = max(1, BLOCK // filling.points.shape[1])
+    return torch.cat([_share(stars, x, y, filling) for x, y in zip(a.split(rows), b.split(rows))])
+
+
+def _compiled(lengths: Tensor) -> bool:
+    """Whether cuda/stars.cpp computes moments and shares, many times faster; it rounds otherwise here and there."""
+    return lengths.device.type == "cpu" and native.available()
+
+
+def _compiled_moments(lengths: Tensor, filling: Filling) -> Tensor:
+    (dimension, count), moments = filling.points.shape, lengths.new_empty(len(lengths), 2, dtype=torch.float64)
+    native.call("star_moments", dimension, lengths, *lengths.shape, count, filling.corners, filling.shares, moments)
+    return moments
+
+
+def _compiled_shares(stars: Stars, a: Tensor, b: Tensor, filling: Filling) -> Tensor:
+    points, corners, shares, table, faces, inverses, sums = filling
+    centre, ratio = _seen_from(stars, a, b)
+    share = ratio.new_empty(len(a), dtype=torch.float64)
+    ball = *points.shape[1:], points, corners, shares, GRID, table, faces.shape[1], faces, inverses, sums
+    pairs = len(a), a.contiguous(), b.contiguous(), centre, ratio
+    native.call("star_shares", len(points), stars.lengths, stars.lengths.shape[1], *ball, *pairs, share)
+    return share
+
+
+def _seen_from(stars: Stars, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres (P, D) of stars ``a`` as seen from ``b``, and their radii (P,), over the radii of ``b``.
+
+    So nothing overflows, and float32 is enough.
+    """
+    unit = torch.where(stars.radius[b] > 0, stars.radius[b], 1.0)
+    centre = (stars.centres[a] - stars.centres[b]) / unit[:, None]
+    return centre.float(), (stars.radius[a] / unit).float()
+
+
+def _share(stars: Stars, a: Tensor, b: Tensor, filling: Filling) -> Tensor:
+    # Written for speed: index_select and a comparison into floats take a fraction of the time of an index in brackets
+    # and of torch.where.
+    centre, ratio = _seen_from(stars, a, b)
     own = _reach(stars.lengths[a], filling)
-    reach = own * (stars.radius[a, None] / unit).float()
+    reach = own * ratio[:, None]
     x = [torch.addcmul(c[:, None], reach, p) for c, p in zip(centre.T, filling.points)]
     length = _total(c * c for c in x).add_(1e-30).sqrt_()
     u = [c.div_(length) for c in x]
-    cell = _grid(u)
+    cell = grid_cell(u)
     facet = filling.table.index_select(0, cell.view(-1))
     # Inside is where ‖x‖ Σ λ_k ≤ Σ λ_k d_k; both sums are linear in x, by facet, and by star and facet.
     outer = _total(plane.index_select(0, facet).view_as(c).mul_(c) for plane, c in zip(filling.sums, u)).mul_(length)
-    facet = facet.view_as(cell)
+    facet = facet.view_as(cell).long()
     inner = _total(form.gather(1, facet).mul_(c) for form, c in zip(_forms(stars.lengths[b], filling), u))
     outside = torch.gt(outer, inner, out=outer)
     weight = own.pow_(stars.rays.dimension)

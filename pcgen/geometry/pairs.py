@@ -1,4 +1,4 @@
-"""Pairs of a star and a point, a bounded number of them at once: its own points, or all that stand around it."""
+"""Pairs of a star and its own points, a bounded number of them at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Pairs", "own_points", "points_around"]
+__all__ = ["Pairs", "own_points", "shares"]
 
 LIMIT = 1 << 21  # pairs at once, unless a single star has more
 
@@ -29,26 +29,10 @@ def own_points(instance: Tensor, ids: Tensor) -> Iterator[Pairs]:
     [Pairs(first=0, count=2, star=tensor([0, 1, 1]), point=tensor([1, 0, 2]))]
     """
     labels, order = instance.sort(stable=True)
-    return _spread(order, torch.searchsorted(labels, ids), torch.searchsorted(labels, ids, right=True))
-
-
-def points_around(centres: Tensor, points: Tensor, reach: Tensor) -> Iterator[Pairs]:
-    """All ``points`` (N, D) within ``reach`` (K,) of the ``centres`` (K, D), and some others."""
-    axis = int(points.amax(0).sub(points.amin(0)).argmax()) if len(points) else 0
-    line, order = points[:, axis].sort(stable=True)
-    middle = centres[:, axis].to(line)
-    # Rounding must not leave out the point that the reach was measured to.
-    reach = reach + 8 * torch.finfo(line.dtype).eps * (reach + middle.abs())
-    return _spread(
-        order, torch.searchsorted(line, middle - reach), torch.searchsorted(line, middle + reach, right=True)
-    )
-
-
-def _spread(order: Tensor, start: Tensor, stop: Tensor) -> Iterator[Pairs]:
-    """Star k has the points order[start[k]:stop[k]]."""
-    sizes = (stop - start).clamp_min(0)
+    start = torch.searchsorted(labels, ids)
+    sizes = torch.searchsorted(labels, ids, right=True) - start
     first = 0
-    for count in _shares(sizes.tolist()):
+    for count in shares(sizes.tolist(), LIMIT):
         size, begin = sizes[first : first + count], start[first : first + count]
         star = torch.repeat_interleave(size)
         rank = torch.arange(len(star), device=star.device) - (size.cumsum(0) - size)[star]
@@ -56,15 +40,15 @@ def _spread(order: Tensor, start: Tensor, stop: Tensor) -> Iterator[Pairs]:
         first += count
 
 
-def _shares(sizes: list[int]) -> Iterator[int]:
-    """How many stars to take at once, again and again, so that they have at most ``LIMIT`` points, or are a single one.
+def shares(sizes: list[int], limit: int) -> Iterator[int]:
+    """How many to take at once, again and again, so that their sizes add up to at most ``limit``, or are a single one.
 
-    >>> list(_shares([LIMIT, 0, 2 * LIMIT, 1]))
+    >>> list(shares([10, 0, 20, 1], 10))
     [2, 1, 1]
     """
     count = total = 0
     for size in sizes:
-        if count and total + size > LIMIT:
+        if count and total + size > limit:
             yield count
             count = total = 0
         count, total = count + 1, total + size

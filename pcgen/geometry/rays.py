@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 from functools import cache
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -196,7 +197,7 @@ def rays(name: str) -> Rays:
 
 
 def _check_count(name: str, given: int, least: int) -> None:
-    if not isinstance(given, int) or given < least:
+    if not isinstance(given, Integral) or given < least:
         raise ValueError(f"{name} must be an integer, at least {least}, got {given!r}")
 
 

@@ -129,10 +129,10 @@ def inside(rays: Rays, centres: Tensor, lengths: Tensor, points: Tensor, assembl
     slack = 1 + max(ROUNDING, 4 * torch.finfo(lengths.dtype).eps)
     centres, points, lengths = centres.double(), points.double(), lengths.double() * slack
     found = torch.zeros(len(centres), len(points), dtype=torch.bool, device=points.device)
-    for star, point, x, distance in balls(centres, lengths.amax(1), points):
-        reach = _boundary(rays, x, lambda ray, star=star: lengths[star, ray], assembly)
-        held = distance <= reach
-        found[star[held], point[held]] = True
+    for pairs in balls(centres, lengths.amax(1), points):
+        reach = _boundary(rays, pairs.x, lambda ray, star=pairs.ball: lengths[star, ray], assembly)
+        held = pairs.distance <= reach
+        found[pairs.ball[held], pairs.point[held]] = True
     return found
 
 

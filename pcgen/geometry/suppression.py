@@ -6,7 +6,8 @@ class by itself where detections of different classes may overlap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,6 +104,13 @@ def star_nms(
     """
     _check_suppression(threshold, overlap)
     check_stars(rays, centres, lengths)
+    with _one_thread():
+        return _star_nms(rays, centres, lengths, scores, threshold, overlap)
+
+
+def _star_nms(
+    rays: Rays, centres: Tensor, lengths: Tensor, scores: Tensor, threshold: float, overlap: Measure
+) -> Tensor:
     order = _ranks(scores, len(centres))
     stars = Stars.of(rays, centres[order], lengths[order])
     contest = _Contest(stars, threshold, overlap)
@@ -118,6 +126,17 @@ def star_nms(
         kept[contest.winners(rest[:count], star, other)] = True
         done = rest[count] if count < len(rest) else done
     return order[torch.from_numpy(kept).to(order.device)]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch's threads wait for each other, spinning, after each of many short steps: on a busy machine most of it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Contest:

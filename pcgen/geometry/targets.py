@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcgen.geometry.balls import BallPairs, balls
 from pcgen.geometry.checks import check_choice
 from pcgen.geometry.labelled import Labelled, check_labels
-from pcgen.geometry.pairs import Pairs, own_points, points_around
+from pcgen.geometry.pairs import Pairs, own_points
 from pcgen.geometry.prefixes import choices, prefixes
 from pcgen.geometry.rays import Rays
 from pcgen.ops import segment_reduce
@@ -177,18 +178,15 @@ def optimal(rays: Rays, centres: Tensor, points: Tensor, instance: Tensor, ids: 
     scene = Labelled.of(rays, centres, points, instance, ids).annotated()
     found = _Found.none(scene)
     own = _furthest(scene).lengths
-    reach = own.amax(1)
     ends = torch.searchsorted(scene.instance.sort().values, torch.stack([scene.ids, scene.ids + 1]))
-    for pairs in points_around(scene.centres, scene.points, reach):
+    for pairs in balls(scene.centres, own.amax(1), scene.points):
         stars = slice(pairs.first, pairs.first + pairs.count)
-        x = scene.offsets(pairs)
-        radius = _radius(x)
-        near = radius <= reach[stars][pairs.star]
-        star, radius, ray = pairs.star[near], radius[near], rays.nearest(x[near])
-        inside = scene.instance[pairs.point[near]] == scene.ids[stars][star]
+        ray = rays.nearest(pairs.x)
         # No best star reaches beyond the instance's own furthest point of a cell.
-        near = radius <= own[stars][star, ray]
-        options = prefixes(len(rays), star[near], ray[near], radius[near], inside[near], ends.diff(dim=0)[0, stars])
+        near = pairs.distance <= own[pairs.ball, ray]
+        star, ray, radius = pairs.ball[near] - pairs.first, ray[near], pairs.distance[near]
+        inside = scene.instance[pairs.point[near]] == scene.ids[stars][star]
+        options = prefixes(len(rays), star, ray, radius, inside, ends.diff(dim=0)[0, stars])
         *_, best = choices(options)
         lengths = torch.cat([options.length, radius.new_zeros(1)])[best.prefix]  # −1 is the 0 at the end
         found.put(pairs, lengths, lengths > 0)
@@ -206,7 +204,7 @@ class _Found(NamedTuple):
         shape = len(scene.centres), len(scene.rays)
         return cls(scene.points.new_zeros(shape), scene.points.new_zeros(shape, dtype=torch.bool))
 
-    def put(self, pairs: Pairs, lengths: Tensor, valid: Tensor) -> None:
+    def put(self, pairs: Pairs | BallPairs, lengths: Tensor, valid: Tensor) -> None:
         stars = slice(pairs.first, pairs.first + pairs.count)
         self.lengths[stars], self.valid[stars] = lengths.view(pairs.count, -1), valid.view(pairs.count, -1)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcgen.metrics.overlaps import Masks, Overlaps, check_choices, overlaps
+from pcgen.metrics.overlaps import Masks, Overlaps, as_lists, check_choices, overlaps
 from pcgen.metrics.truth import Array
 
 __all__ = ["ClassCoverage", "InstanceCoverage", "instance_coverage"]
@@ -63,6 +63,7 @@ def instance_coverage(
     ClassCoverage(cov=0.575, wcov=0.575, precision=0.333..., recall=0.5, counted=2, predictions=3)
     """
     chosen = check_choices(classes, min_points, "negative")
+    gts, instances, semantics, masks, labels = as_lists(gts, instances, semantics, masks, labels)
     scenes = overlaps(gts, masks, labels, classes, instances, semantics)
     rows = {c: _one_class([_of_class(scene, c, min_points) for scene in scenes]) for c in chosen}
     seen = [row for row in rows.values() if row.counted]

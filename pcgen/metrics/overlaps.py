@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from torch import Tensor
 
 from pcgen.metrics.truth import Array, Truth, as_array, integers, packed_truth, truth
 
-__all__ = ["AGNOSTIC", "Background", "Masks", "Overlaps", "check_choices", "members", "overlaps"]
+__all__ = ["AGNOSTIC", "Background", "Masks", "Overlaps", "as_lists", "check_choices", "members", "overlaps"]
 
 Background = Literal["void", "negative"]
 Masks = Array | Sequence[Array]  # of one scene; the forms are those of pcgen.metrics.scannet_ap
@@ -44,6 +44,19 @@ class Overlaps:
         """(P, G) float64, intersection over union after ``left_out`` (P,) points of each prediction."""
         rest = np.broadcast_to(self.size - left_out, len(self.size))[:, None]
         return self.shared / (rest + self.truth_size - self.shared)
+
+
+def as_lists(gts: Any, instances: Any, *others: Any) -> list[Any]:
+    """All arguments as lists of scenes: the arrays of one scene alone, whose truth is (N,), as lists of one.
+
+    >>> as_lists([1001, 1001, 0], None, [[0, 1]])
+    [[[1001, 1001, 0]], None, [[[0, 1]]]]
+    """
+    arguments = [gts, instances, *others]
+    truth = gts if instances is None else instances
+    if truth is None or not len(truth) or np.ndim(truth[0]):
+        return arguments
+    return [None if given is None else [given] for given in arguments]
 
 
 def overlaps(

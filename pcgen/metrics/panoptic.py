@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pcgen.metrics.overlaps import Background, Masks, Overlaps, check_choices, overlaps
+from pcgen.metrics.overlaps import Background, Masks, Overlaps, as_lists, check_choices, overlaps
 from pcgen.metrics.truth import Array
 
 __all__ = ["ClassQuality", "PanopticQuality", "panoptic_quality"]
@@ -68,6 +68,7 @@ def panoptic_quality(
     ClassQuality(pq=0.3, sq=0.75, rq=0.4, matched=1, false=2, missed=1)
     """
     chosen = check_choices(classes, min_points, background)
+    gts, instances, semantics, masks, labels = as_lists(gts, instances, semantics, masks, labels)
     scenes = overlaps(gts, masks, labels, classes, instances, semantics, disjoint=True)
     rows = {c: _one_class([s.of(s.label == c, c) for s in scenes], min_points, background) for c in chosen}
     seen = [row for row in rows.values() if not np.isnan(row.pq)]

@@ -127,6 +127,10 @@ def make_plan(
     if tolerance is not None:
         if not 0 <= tolerance < 1:
             raise ValueError(f"tolerance must be a relative gap in [0, 1), got {tolerance}")
+        if tolerance and wanted.get("emd", standard.emd) != "exact":
+            raise ValueError(
+                f"tolerance belongs to the exact EMD, got {tolerance} for {wanted.get('emd', standard.emd)!r}"
+            )
         wanted["tolerance"] = tolerance
     deviations = []
     for field, value in wanted.items():

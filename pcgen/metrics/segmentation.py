@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pcgen.metrics.coverage import InstanceCoverage, instance_coverage
-from pcgen.metrics.overlaps import Background, Masks, Overlaps, check_choices, overlaps
+from pcgen.metrics.overlaps import Background, Masks, Overlaps, as_lists, check_choices, overlaps
 from pcgen.metrics.panoptic import PanopticQuality, panoptic_quality
 from pcgen.metrics.transfer import transfer_labels, transfer_masks
 from pcgen.metrics.truth import Array, as_array
@@ -99,7 +99,8 @@ def scannet_ap(
 ) -> ScannetAp:
     """AP, AP50 and AP25 of scored instance masks, pooled over scenes (Dai et al., ScanNet, CVPR 2017, its evaluator).
 
-    Every list holds one entry per scene, of N points and P predictions, in NumPy, PyTorch or plain lists:
+    Every list holds one entry per scene, of N points and P predictions, in NumPy, PyTorch or plain lists; those of one
+    scene alone need no list around them:
 
     - ``gts``: (N,) integers, class × 1000 + instance; 0 is background, negative not annotated. Or, as scenes with
       instance numbers above 999 need, ``instances`` (N,), 0 for none, with ``semantics`` (N,), their classes.
@@ -124,6 +125,8 @@ def scannet_ap(
     """
     chosen = check_choices(classes, min_points, background)
     limits = _thresholds(thresholds)
+    given = as_lists(gts, instances, semantics, masks, labels, scores)
+    gts, instances, semantics, masks, labels, scores = given
     ranked = _scores(scores, masks)
     labels = [np.zeros(len(s), np.int64) for s in ranked] if classes is None else labels
     scenes = overlaps(gts, masks, labels, classes, instances, semantics)

@@ -3,6 +3,7 @@
 from pcgen.models.clustering import ClusteringConfig, Clusters, cluster, cluster_instances
 from pcgen.models.conditioning import Condition, ConditionConfig
 from pcgen.models.config import Likelihood, PointFlowConfig, Samples
+from pcgen.models.coupled import coupled_once
 from pcgen.models.encoder import Encoder, EncoderConfig, Posterior
 from pcgen.models.instances import DecodingConfig, Instances
 from pcgen.models.objective import Loss, ObjectiveConfig
@@ -10,6 +11,7 @@ from pcgen.models.oracle import OracleScene, OracleScores, encode_and_decode, or
 from pcgen.models.pointflow import PointFlow
 from pcgen.models.polar_targets import LabelledCloud, PolarBatch, collate
 from pcgen.models.polarmask3d import PolarMask3D, PolarMask3DConfig
+from pcgen.models.reflow import ReflowPairs, reflow_loss, reflow_pairs
 from pcgen.models.segmenter import Domain, Segmenter, load_segmenter, save_segmenter
 from pcgen.models.tiling import segment_scan
 from pcgen.models.tuning import tune_decoding
@@ -36,14 +38,18 @@ __all__ = [
     "PolarMask3D",
     "PolarMask3DConfig",
     "Posterior",
+    "ReflowPairs",
     "Samples",
     "Segmenter",
     "cluster",
     "cluster_instances",
     "collate",
+    "coupled_once",
     "encode_and_decode",
     "load_segmenter",
     "oracle_scores",
+    "reflow_loss",
+    "reflow_pairs",
     "save_segmenter",
     "segment_scan",
     "tune_decoding",

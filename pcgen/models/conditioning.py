@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from pcgen.flows import CNF, Flow, MovingBatchNorm, SolverConfig, solve
 from pcgen.geometry.views import views
 from pcgen.models.draws import Generators, drawn
 from pcgen.models.encoder import Encoder, EncoderConfig
+from pcgen.models.inference import as_tensor
 
 __all__ = ["Condition", "ConditionConfig", "context_of", "guided_from_prior"]
 
@@ -132,15 +134,18 @@ class Condition(nn.Module):
         what = f"a picture ({R}, {R}), or one for each shape" if picture else "a cloud (N, 3), or one for each shape"
         if isinstance(value, str):
             raise ValueError(f"the model's condition is {what}, got {value!r}")
-        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float64))
-        x = x.to(self.nothing)
+        try:
+            x = as_tensor(value).to(self.nothing)
+        except (TypeError, ValueError):  # NumPy's, of what it makes no numbers of, or clouds of several sizes
+            raise ValueError(f"the model's condition is {what}, got {type(value).__name__}") from None
         given = tuple(x.shape)
         x = x.expand(shapes, *x.shape) if x.dim() == 2 else x
         size = (shapes, R, R) if picture else (shapes, x.shape[1] if x.dim() == 3 else 0, 3)
         if x.shape != size or 0 in size:
             raise ValueError(f"the model's condition is {what}, got {given} for {shapes} shapes")
         if not bool(x.isfinite().all()) or (picture and not bool(((x >= 0) & (x <= 1)).all())):
-            raise ValueError(f"the model's condition must be finite{' and between 0 and 1' * picture}")
+            between = f" and between 0 and 1, got {float(x.min()):g} to {float(x.max()):g}"
+            raise ValueError(f"the model's condition must be finite{between * picture}")
         return x
 
     def _classes(self, value: Any, shapes: int) -> Tensor:
@@ -171,8 +176,8 @@ def context_of(
     Raises:
         ValueError: a condition or a guidance that the model lacks, or one that it cannot do without.
     """
-    if not math.isfinite(guidance):
-        raise ValueError(f"guidance must be a finite number, got {guidance}")
+    if not (isinstance(guidance, numbers.Real) and math.isfinite(guidance)):
+        raise ValueError(f"guidance must be a finite number, got {guidance!r}")
     if condition is None:
         if value is not None or guidance != 1:
             raise ValueError("the model was trained without conditions: it takes neither a condition nor guidance")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +94,12 @@ def as_tensor(x: Any) -> Tensor:
 
 
 def at_least_one(**numbers: int) -> None:
-    """``ValueError`` that names the first number below one."""
+    """``TypeError`` that names the first that is no whole number, or ``ValueError`` the first below one."""
     for name, value in numbers.items():
+        try:
+            operator.index(value)
+        except TypeError:
+            raise TypeError(f"{name} must be a whole number, got {value!r}") from None
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
 

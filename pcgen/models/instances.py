@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pcgen import ops
 from pcgen.config import Settings
+from pcgen.geometry.balls import balls
 from pcgen.geometry.rays import Rays
 from pcgen.geometry.stars import volume
 from pcgen.geometry.suppression import star_nms
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pcgen.models.polarmask3d import PolarMask3D
 
 __all__ = ["DecodingConfig", "Instances", "Scan", "decode", "look", "predict_instances"]
-
-PAIRS = 1 << 18  # points held against stars at once
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,8 @@ def _memberships(model: PolarMask3D, scan: Scan, stars: _Stars, probability: Ten
     reach = stars.log_lengths.exp().amax(1) * (1 if model.refinement is None else model.refinement.reach)
     candidates = (probability.amax(1) >= config.foreground)[seen.voxel].nonzero()[:, 0]
     found = []
-    for star, point in _within(x, candidates, seen.votes()[stars.rows], reach):
+    for pairs in balls(seen.votes()[stars.rows], reach, x[candidates]):
+        star, point = pairs.ball, candidates[pairs.point]
         inside = model.membership(seen, stars.rows, stars.log_lengths, star, seen.voxel[point], x[point]).total()
         member = (model.config.loss.sharpness * inside).sigmoid()
         kept = member >= config.membership
@@ -176,25 +176,6 @@ def _memberships(model: PolarMask3D, scan: Scan, stars: _Stars, probability: Ten
         none = stars.rows.new_zeros(0)
         return _Pairs(none, none, stars.scores.new_zeros(0))
     return _Pairs(*(torch.cat(part) for part in zip(*found)))
-
-
-def _within(x: Tensor, rows: Tensor, centres: Tensor, reach: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """(star, row of x) of all points ``x[rows]`` within ``reach`` (S,) of ``centres`` (S, 3), in parts, by star."""
-    axis = int((x.amax(0) - x.amin(0)).argmax())  # along it a ball is an interval of the sorted points
-    along, order = x[rows, axis].sort(stable=True)
-    rows, middle = rows[order], centres[:, axis]
-    first = torch.searchsorted(along, middle - reach).tolist()
-    last = torch.searchsorted(along, middle + reach, right=True).tolist()
-    stars, points, held = [], [], 0
-    for k, (a, b) in enumerate(zip(first, last)):
-        slab = rows[a:b]
-        near = slab[(x[slab] - centres[k]).square().sum(1) <= reach[k] ** 2]
-        stars.append(torch.full_like(near, k))
-        points.append(near)
-        held += len(near)
-        if held >= PAIRS or (k == len(first) - 1 and held):
-            yield torch.cat(stars), torch.cat(points)
-            stars, points, held = [], [], 0
 
 
 def _owners(pairs: _Pairs, points: int, stars: int, least: int) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-__all__ = ["point_noise", "seed_of", "shape_noise"]
+__all__ = ["path_noise", "point_noise", "seed_of", "shape_noise"]
 
-SHAPE, POINT = 0, 1  # what a stream is for
+SHAPE, POINT, PATH = 0, 1, 2  # what a stream is for
 
 
 def seed_of(generator: torch.Generator | int | None) -> int:
@@ -60,6 +60,11 @@ def point_noise(
     True
     """
     return _noise(seed, range(first, first + shapes), POINT, (points, 3), temperature, truncation)
+
+
+def path_noise(seed: int, shape: int, draws: int, points: int) -> Tensor:
+    """(draws, points, 3) float32 normal noise to train a shape's paths on, apart from what it is sampled with."""
+    return _noise(seed, range(shape, shape + 1), PATH, (draws, points, 3), 1.0, None)[0]
 
 
 def _noise(

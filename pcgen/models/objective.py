@@ -25,7 +25,7 @@ from pcgen.models.draws import Generators, ShapeTrace, drawn
 if TYPE_CHECKING:
     from pcgen.models.pointflow import PointFlow
 
-__all__ = ["Loss", "ObjectiveConfig", "pointflow_loss"]
+__all__ = ["Loss", "ObjectiveConfig", "point_matching", "pointflow_loss"]
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,19 @@ class ObjectiveConfig(Settings):
     kinetic: float = 0.0  # likelihood: nats per ∫ |dx/ds|² ds of a path, travelled in unit time
     jacobian: float = 0.0  # likelihood: nats per ∫ |∂(dx/ds)/∂x|²_F ds of a path
     kl_weight: float = 1e-4  # flow matching: weight of the posterior's divergence from N(0, I), in nats per shape
-    coupling: Literal["kd", "exact", "independent"] = "kd"  # flow matching: which noise a point's path leads to
+    coupling: Literal["kd", "exact", "once", "independent"] = "kd"  # flow matching: which noise a point's path leads to
+    noise_draws: int = 4  # coupling once: noise points that each training point is paired with
     times: int = 8  # flow matching: moments of the path per shape and step, its points dealt out among them
     prior_draws: int = 16  # flow matching: pairs of noise and moment for each code and step
+    precision: Literal["float32", "bfloat16"] = "float32"  # flow matching: of the products between hidden layers
 
     def __post_init__(self):
         super().__post_init__()
-        if self.times < 1 or self.prior_draws < 1:
-            raise ValueError(f"times and prior_draws must be at least 1, got {self.times} and {self.prior_draws}")
+        for name in ("times", "prior_draws", "noise_draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.name == "likelihood" and self.precision != "float32":
+            raise ValueError(f"densities need precision 'float32', got {self.precision!r}, which is for flow matching")
         for name in ("kl_weight", "kinetic", "jacobian"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -73,18 +78,20 @@ def pointflow_loss(
     generator: Generators = None,
     prior_only: bool = False,
     condition: Tensor | None = None,
+    noise: Tensor | None = None,
 ) -> Loss:
-    """The objective of ``model`` on a batch of standardised clouds x (B, N, 3), which ``condition`` describes.
-
-    With ``prior_only`` the encoder is taken as it is, and only the latent flow is trained on its codes.
-    """
+    """The objective of ``model`` on a batch of standardised clouds x (B, N, 3), see :meth:`PointFlow.loss`."""
     config = model.config.objective
+    if noise is not None and config.name == "likelihood":
+        raise ValueError("noise that paths lead to is of flow matching, the objective is 'likelihood'")
     context = None if model.condition is None else model.condition.training_context(condition, len(x), generator)
     with torch.set_grad_enabled(torch.is_grad_enabled() and not prior_only):
         posterior = model.encoder(x)
         z = posterior.sample(_normal(posterior.mean.shape, generator, x))
-    parts = _likelihood_terms if config.name == "likelihood" else _matching_terms
-    terms = parts(model, config, x, posterior, z, generator, prior_only, context)
+    if config.name == "likelihood":
+        terms = _likelihood_terms(model, config, x, posterior, z, generator, prior_only, context)
+    else:
+        terms = _matching_terms(model, config, x, posterior, z, generator, prior_only, context, noise)
     return Loss(sum(terms.values()), {name: term.detach() for name, term in terms.items()})
 
 
@@ -125,10 +132,10 @@ def _likelihood_terms(model, config, x, posterior, z, generator, prior_only, con
     return terms
 
 
-def _matching_terms(model, config, x, posterior, z, generator, prior_only, context) -> dict[str, Tensor]:
+def _matching_terms(model, config, x, posterior, z, generator, prior_only, context, noise) -> dict[str, Tensor]:
     terms = {}
     if not prior_only:
-        terms["points"] = _point_matching(model, config, x, z, generator)
+        terms["points"] = point_matching(model, x, z, generator, noise)
         if posterior.logvar is not None and config.kl_weight:
             mean, logvar = posterior
             kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1).mean()
@@ -142,16 +149,31 @@ def _matching_terms(model, config, x, posterior, z, generator, prior_only, conte
     return terms
 
 
-def _point_matching(model, config, x, z, generator) -> Tensor:
-    """Points are exchangeable, so each shape's cloud is dealt out among several moments of the path."""
+def point_matching(
+    model: PointFlow, x: Tensor, z: Tensor, generator: Generators = None, noise: Tensor | None = None
+) -> Tensor:
+    """Mean squared error of the point flow's velocity on paths from x (B, N, 3) to noise, given codes z (B, Z).
+
+    Points are exchangeable, so each shape's cloud is dealt out among several moments of the path. ``noise`` (B, N, 3)
+    is where each path leads, in an order that says nothing of place; None: drawn, and coupled as configured.
+    """
+    config = model.config.objective
     shapes, points, _ = x.shape
     times = next(k for k in range(min(config.times, points), 0, -1) if points % k == 0)
     s = drawn(lambda n, g: stratified_times(n, times, g), shapes, generator).reshape(-1)
-    noise = _normal(x.shape, generator, x)
-    if config.coupling != "independent":
-        x, noise = {"kd": kd_coupling, "exact": exact_coupling}[config.coupling](x, noise)
-        # A coupling may sort points by place, which must say nothing of the moment they are dealt to.
-        shuffle = drawn(lambda n, g: torch.rand(n, points, generator=g), shapes, generator).argsort(1).to(x.device)
-        x, noise = (v.gather(1, shuffle.unsqueeze(-1).expand_as(v)) for v in (x, noise))
-    x, noise = (v.reshape(shapes * times, points // times, 3) for v in (x, noise))
-    return flow_matching_error(model.point_flow, x, z.repeat_interleave(times, 0), noise, s).mean()
+    if noise is None:
+        x, noise = _coupled(config, x, _normal(x.shape, generator, x), generator)
+    elif noise.shape != x.shape:
+        raise ValueError(f"noise must be that of each point, {tuple(x.shape)}, got {tuple(noise.shape)}")
+    x, noise = (v.to(x).reshape(shapes * times, points // times, 3) for v in (x, noise))
+    hidden = None if config.precision == "float32" else torch.bfloat16
+    return flow_matching_error(model.point_flow, x, z.repeat_interleave(times, 0), noise, s, hidden).mean()
+
+
+def _coupled(config, x, noise, generator) -> tuple[Tensor, Tensor]:
+    if config.coupling == "independent":
+        return x, noise
+    x, noise = kd_coupling(x, noise) if config.coupling == "kd" else exact_coupling(x, noise)
+    # A coupling may sort points by place, which must say nothing of the moment they are dealt to.
+    shuffle = drawn(lambda n, g: torch.rand(n, x.shape[1], generator=g), len(x), generator).argsort(1).to(x.device)
+    return tuple(v.gather(1, shuffle.unsqueeze(-1).expand_as(v)) for v in (x, noise))

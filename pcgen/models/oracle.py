@@ -39,7 +39,7 @@ class OracleScene(NamedTuple):
     iou: Tensor  # (K,) float64, of each instance and its star among the annotated points
     empty: Tensor  # (K,) float64, share of the rays without a target
     points: Tensor  # (K,) int64, of each instance
-    semantic: Tensor  # (K,) int64, the class of most of its points; 1 where no classes are known
+    semantic: Tensor  # (K,) int64, the class of most of its points; −1 where nobody said one, 1 where there are none
     masks: list[np.ndarray]  # K arrays of point numbers, of the scene as it was given
     instance: np.ndarray  # (N,) int64, as given
     classes: np.ndarray  # (N,) int64, the class of each point's instance; 0 background, −1 unannotated
@@ -98,6 +98,7 @@ def encode_and_decode(
     if count < 1:
         raise ValueError(f"an oracle needs a scene with instances, got {len(instance)} points and none")
     centres = centres_of(points, instance, count, centre)
+    instance = instance.long()
     found = TARGETS[target](rays, centres, points, instance)
     known = (instance >= 0).nonzero()[:, 0]
     masks, shared, size = [], [], []
@@ -132,8 +133,11 @@ def oracle_scores(
     """The scenes' instances taken together; instances that have no point are left out.
 
     AP is class-agnostic, with ``background="negative"``; that of one class counts stars and instances of that class.
+    ``ValueError`` for no scene.
     """
     scenes = list(scenes)
+    if not scenes:
+        raise ValueError("an oracle needs at least one scene, got none")
 
     def scores(label: int | None) -> OracleScores:
         chosen = [s.points > 0 if label is None else (s.points > 0) & (s.semantic == label) for s in scenes]
@@ -145,7 +149,7 @@ def oracle_scores(
             scores=[np.ones(len(masks)) for masks in stars],
             labels=[np.full(len(masks), label or 0) for masks in stars],
             instances=[s.instance for s in scenes],
-            semantics=[s.classes for s in scenes],
+            semantics=None if label is None else [s.classes for s in scenes],
             classes=None if label is None else [label],
             background="negative",
             min_points=min_points,
@@ -154,7 +158,7 @@ def oracle_scores(
         shares = (float(iou.mean()), above, float(empty.mean()))
         return OracleScores(rays.name, target, assembly, len(iou), *shares, ap, {})
 
-    labels = sorted({int(k) for s in scenes for k in s.semantic[s.points > 0].unique()})
+    labels = sorted({int(k) for s in scenes for k in s.semantic[s.points > 0].unique() if k >= 0})
     together = scores(None)
     if len(labels) < 2:
         return together
@@ -162,11 +166,11 @@ def oracle_scores(
 
 
 def _most_common(instance: Tensor, semantic: Tensor, count: int) -> Tensor:
-    """(count,) the class that most points of each instance have, the lowest of several; 1 of no points."""
-    own = instance > 0
-    kinds, number = semantic[own].unique(return_inverse=True)
+    """(count,) the class that most points of each instance have, the lowest of several; −1 where no point has one."""
+    own = (instance > 0) & (semantic >= 0)
+    kinds, number = semantic[own].long().unique(return_inverse=True)
     if not len(kinds):
-        return instance.new_ones(count)
+        return instance.new_full((count,), -1)
     table = torch.bincount((instance[own] - 1) * len(kinds) + number, minlength=count * len(kinds))
     table = table.view(count, len(kinds))
-    return torch.where(table.sum(1) > 0, kinds[table.argmax(1)], 1)
+    return torch.where(table.sum(1) > 0, kinds[table.argmax(1)], -1)

@@ -6,59 +6,34 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pcgen.flows import Flow, SolverConfig, Trace, log_density, standard_normal_log_density
-from pcgen.models.conditioning import Condition, context_of, guided_from_prior
-from pcgen.models.config import Likelihood, PointFlowConfig, Samples
+from pcgen.flows import SolverConfig, standard_normal_log_density
+from pcgen.models.config import Likelihood, Samples
 from pcgen.models.draws import Generators
-from pcgen.models.encoder import Encoder, Posterior
-from pcgen.models.inference import (
-    Progress,
-    as_tensor,
-    at_least_one,
-    decode,
-    evaluating,
-    finite,
-    point_log_density,
-    trace_of,
-)
+from pcgen.models.inference import Progress, at_least_one, decode, evaluating, point_log_density, trace_of
 from pcgen.models.noise import seed_of, shape_noise
 from pcgen.models.objective import Loss, pointflow_loss
+from pcgen.models.two_level_flow import TwoLevelFlow
 
 __all__ = ["PointFlow"]
 
 
-class PointFlow(nn.Module):
-    """Encoder, point flow and latent flow, with the data's mean and scale.
+class PointFlow(TwoLevelFlow):
+    """The generator: trained by :meth:`loss`, used in data units by all else.
 
     Args:
         config: sizes and objective.
         mean, scale: (3,), and a scalar or (3,); data = standardised · scale + mean. Identity if None.
 
     >>> from pcgen.flows import FlowConfig
+    >>> from pcgen.models import PointFlowConfig
     >>> config = PointFlowConfig(latent=8, point_flow=FlowConfig((16,)), latent_flow=FlowConfig((16,)))
     >>> model = PointFlow(config).eval()
     >>> samples = model.sample(2, 100, generator=torch.Generator().manual_seed(0))
     >>> samples.points.shape, samples.z.shape
     (torch.Size([2, 100, 3]), torch.Size([2, 8]))
     """
-
-    def __init__(self, config: PointFlowConfig, mean: Any = None, scale: Any = None):
-        super().__init__()
-        self.config = config
-        self.encoder = Encoder(config.latent, config.encoder)
-        self.point_flow = Flow(3, config.latent, config.point_flow)
-        width = 0 if config.condition is None else config.condition.width
-        self.latent_flow = None if config.latent_flow is None else Flow(config.latent, width, config.latent_flow)
-        self.condition = None if config.condition is None else Condition(config.condition)
-        mean = torch.zeros(3) if mean is None else as_tensor(mean).float().reshape(-1)
-        scale = torch.ones(3) if scale is None else as_tensor(scale).float().reshape(-1)
-        shapes_fit = mean.shape == (3,) and scale.numel() in (1, 3)
-        if not (shapes_fit and mean.isfinite().all() and scale.isfinite().all() and (scale > 0).all()):
-            raise ValueError(f"mean must be (3,) and scale positive, () or (3,), got {mean.tolist()}, {scale.tolist()}")
-        self.register_buffer("data_mean", mean.clone())
-        self.register_buffer("data_scale", scale.expand(3).clone())
 
     @classmethod
     def from_original(
@@ -99,73 +74,13 @@ class PointFlow(nn.Module):
             raise ValueError(f"{path} is not one consistent model: {' '.join(str(error).split())}") from None
         return model.eval()
 
-    # Standardised coordinates.
-
-    def encode(self, x: Any) -> Posterior:
-        """q(z | X) of standardised clouds x (B, N, 3)."""
-        return self.encoder(self._clouds(x, "x"))
-
-    def points_to_prior(
-        self,
-        x: Any,
-        z: Any,
-        trace: Literal["exact", "hutchinson"] = "exact",
-        generator: torch.Generator | int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Standardised points x (B, N, 3) of shapes z (B, Z) → ``(y (B, N, 3), log p(x | z) (B, N))``.
-
-        Hutchinson's noise comes from ``generator``.
-        """
-        return log_density(self.point_flow, self._clouds(x, "x"), self._codes(z), trace_of(trace, generator))[:2]
-
-    def points_from_prior(self, y: Any, z: Any, solver: SolverConfig | None = None) -> Tensor:
-        """Prior points y (B, N, 3) and codes z (B, Z) → standardised points (B, N, 3)."""
-        return self.point_flow.from_prior(self._clouds(y, "y"), self._codes(z), solver=solver).x
-
-    def shape_to_prior(
-        self,
-        z: Any,
-        trace: Literal["exact", "hutchinson"] = "exact",
-        generator: torch.Generator | int | None = None,
-        condition: Any = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Codes z (B, Z) → ``(w (B, Z), log p(z) (B,))``, given a condition as :meth:`sample` takes it.
-
-        Hutchinson's noise comes from ``generator``.
-        """
-        z = self._codes(z)
-        return self._codes_to_prior(z, trace_of(trace, generator), self._context(condition, len(z)))
-
-    def shape_from_prior(
-        self, w: Any, solver: SolverConfig | None = None, condition: Any = None, guidance: float = 1.0
-    ) -> Tensor:
-        """Prior codes w (B, Z) → codes z (B, Z), given a condition and its guidance as :meth:`sample` takes them."""
-        w = self._codes(w)
-        context = self._context(condition, len(w), guidance)
-        if self.latent_flow is None:
-            return w
-        if guidance == 1:
-            return self.latent_flow.from_prior(w.unsqueeze(1), context, solver=solver).x.squeeze(1)
-        without, solver = self.condition.context(None, len(w)), solver or self.latent_flow.solver
-        return guided_from_prior(self.latent_flow, w.unsqueeze(1), context, without, guidance, solver).squeeze(1)
-
-    def code_log_density(self, z: Tensor, trace: Trace, context: Tensor | None = None) -> Tensor:
-        """log p(z) (B,), given the condition's context (B, C) where the model has one."""
-        return self._codes_to_prior(z, trace, context)[1]
-
-    def _codes_to_prior(self, z: Tensor, trace: Trace, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.latent_flow is None:
-            return z, standard_normal_log_density(z)
-        found = log_density(self.latent_flow, z.unsqueeze(1), context, trace)
-        return found.y.squeeze(1), found.value.squeeze(1)
-
-    def _context(self, condition: Any, shapes: int, guidance: float = 1.0) -> Tensor | None:
-        """Context (shapes, C) of the latent flow, None where it has none."""
-        matching = self.config.objective.name == "flow_matching"
-        return context_of(self.condition, condition, shapes, guidance, matching, place=self.standardise)
-
     def loss(
-        self, batch: Tensor, generator: Generators = None, prior_only: bool = False, condition: Tensor | None = None
+        self,
+        batch: Tensor,
+        generator: Generators = None,
+        prior_only: bool = False,
+        condition: Tensor | None = None,
+        noise: Tensor | None = None,
     ) -> Loss:
         """The training objective on standardised clouds (B, N, 3).
 
@@ -174,28 +89,15 @@ class PointFlow(nn.Module):
                 are in the batch.
             prior_only: train the latent flow alone, on codes of the encoder as it is.
             condition: what a conditional model is shown of the clouds (:meth:`Condition.of_shapes`).
+            noise: flow matching: (B, N, 3) normal points that the paths of these lead to, coupled beforehand; None:
+                drawn, and coupled as the objective says.
         """
-        return pointflow_loss(self, batch, generator, prior_only, condition)
+        return pointflow_loss(self, batch, generator, prior_only, condition, noise)
 
     @property
     def solves_in_training(self) -> bool:
         """Whether the objective integrates the flows (flow matching does not)."""
         return self.config.objective.name == "likelihood"
-
-    def evaluations(self) -> dict[str, tuple[int, int]]:
-        """Velocity evaluations of the latest solve of each flow, forward and backward."""
-        flows = {"points": self.point_flow, "prior": self.latent_flow}
-        return {name: flow.evaluations() for name, flow in flows.items() if flow is not None}
-
-    # Data units.
-
-    def standardise(self, x: Any) -> Tensor:
-        """Data units → standardised, (…, 3)."""
-        return (self._like(x) - self.data_mean) / self.data_scale
-
-    def to_data(self, x: Tensor) -> Tensor:
-        """Standardised → data units, (…, 3)."""
-        return x * self.data_scale + self.data_mean
 
     def sample(
         self,
@@ -323,6 +225,7 @@ class PointFlow(nn.Module):
             steps: at least 2.
             space: where the line is straight: in z, or in the latent flow's prior.
         """
+        at_least_one(steps=steps)
         if steps < 2:
             raise ValueError(f"an interpolation has at least its two ends, got steps={steps}")
         if space not in ("latent", "prior"):
@@ -373,18 +276,3 @@ class PointFlow(nn.Module):
         if shape.dim() == 2 and shape.shape[1] == 3:
             return self.encode(self.standardise(shape)[None]).mean[0]
         raise ValueError(f"{name} must be a cloud (N, 3) or a code ({self.config.latent},), got {tuple(shape.shape)}")
-
-    def _like(self, x: Any) -> Tensor:
-        return as_tensor(x).to(self.data_mean)
-
-    def _clouds(self, x: Any, name: str) -> Tensor:
-        x = self._like(x)
-        if x.dim() != 3 or x.shape[-1] != 3 or 0 in x.shape:
-            raise ValueError(f"{name} must be clouds (B, N, 3), got {tuple(x.shape)}")
-        return finite(x, name)
-
-    def _codes(self, z: Any) -> Tensor:
-        z = self._like(z)
-        if z.dim() != 2 or z.shape[-1] != self.config.latent:
-            raise ValueError(f"codes must be (B, {self.config.latent}), got {tuple(z.shape)}")
-        return finite(z, "codes")

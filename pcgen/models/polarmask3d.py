@@ -43,6 +43,7 @@ class PolarMask3DConfig(Settings):
     features: tuple[FeatureName, ...] = ("height",)  # of points, besides their places
     up: Up = "z"  # along which heights are measured
     turns: Which = "upright"  # which of the rays' own rotations leave scenes as likely: none, those about up, all
+    sphere: bool = False  # all rays of a star are as long: what is left without the shape of objects
     residual: bool = True  # points near a star's surface are decided anew, each by itself
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     loss: PolarLossConfig = field(default_factory=PolarLossConfig)
@@ -143,6 +144,8 @@ class PolarMask3D(nn.Module):
     def stars(self, features: Tensor) -> StarPrediction:
         """The stars of voxels with these features (M, C)."""
         log_lengths, validity = self.star(features).chunk(2, 1)
+        if self.config.sphere:
+            log_lengths = log_lengths.mean(1, keepdim=True).expand_as(log_lengths)
         return StarPrediction(math.log(self.config.scale) + log_lengths.clamp(-RANGE, RANGE), validity)
 
     def membership(

@@ -104,7 +104,7 @@ def load_segmenter(folder: str | Path) -> Segmenter:
         ValueError: what is there is damaged, or of another kind of model.
     """
     folder = Path(folder)
-    whole = next((f for f in (folder, folder.with_name(folder.name + ".old")) if (f / WEIGHTS).is_file()), None)
+    whole = next((f for f in (folder, folder.parent / f"{folder.name}.old") if (f / WEIGHTS).is_file()), None)
     if whole is None:
         what = "holds no checkpoint" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"{folder} {what}: expected a folder with {WEIGHTS}, {SETTINGS} and {INFO}")

@@ -38,6 +38,7 @@ class Clouds:
     points: Tensor  # (rows, D) contiguous, float32 or float64
     spans: Tensor  # (B, 2) int64
     shape: torch.Size  # of the argument
+    dtype: torch.dtype  # of the argument
     ragged: bool  # with lengths or offsets
 
     @property
@@ -86,7 +87,7 @@ def clouds(
     ragged = lengths is not None or offsets is not None
     if look:
         _check_finite(name, x, spans, ragged)
-    return Clouds(name, points, spans, x.shape, ragged)
+    return Clouds(name, points, spans, x.shape, x.dtype, ragged)
 
 
 def check_pair(x: Clouds, y: Clouds, batch: bool = True) -> None:
@@ -100,11 +101,11 @@ def check_pair(x: Clouds, y: Clouds, batch: bool = True) -> None:
 
 def check_like(x: Clouds, y: Clouds) -> None:
     """``ValueError`` unless two arguments agree in dtype and device."""
-    a, b = x.points, y.points
-    if (a.dtype, a.device) != (b.dtype, b.device):
+    a, b = x.points.device, y.points.device
+    if (x.dtype, a) != (y.dtype, b):
         raise ValueError(
             f"{x.name} and {y.name} must share dtype and device, "
-            f"got {a.dtype} on {a.device} {tuple(x.shape)} and {b.dtype} on {b.device} {tuple(y.shape)}"
+            f"got {x.dtype} on {a} {tuple(x.shape)} and {y.dtype} on {b} {tuple(y.shape)}"
         )
 
 
@@ -185,10 +186,9 @@ def _increasing(offsets: Tensor, total: int) -> bool:
 
 
 def _check_finite(name: str, x: Tensor, spans: Tensor, ragged: bool) -> None:
-    finite = x.detach().isfinite()
-    if bool(finite.all()):
+    if bool(x.detach().sum().isfinite()):  # some twenty times as fast as to ask each number; a sum may overflow
         return
-    rows = finite.reshape(-1, x.shape[-1])
+    rows = x.detach().isfinite().reshape(-1, x.shape[-1])
     if ragged:  # padding may hold anything
         rows = rows[batch_of(spans, len(rows))[1]]
     bad = int((~rows).sum())

@@ -171,9 +171,9 @@ def interpolate(
     tensor([[12.],
             [20.]])
     """
-    held = clouds("features", features, y_lengths, y_offsets, validate)
     left, right = clouds("x", x, x_lengths, x_offsets, validate), clouds("y", y, y_lengths, y_offsets, validate)
     check_pair(left, right)
+    held = clouds("features", features, y_lengths, y_offsets, validate)
     check_like(right, held)
     if features.shape[:-1] != y.shape[:-1]:
         raise ValueError(f"features must have a row for each of y, got {tuple(features.shape)} for {tuple(y.shape)}")

@@ -1,20 +1,32 @@
 """Training: the loop, its settings, and checkpoints that rebuild a model by themselves."""
 
 from pcgen.training.checkpoint import DiskFull, find_checkpoint, load_model
-from pcgen.training.config import EvaluationConfig, RunConfig, TrainingConfig, with_classes
-from pcgen.training.loop import Diverged, Interrupted, OnValidation, build_model, train
+from pcgen.training.config import (
+    AnyRunConfig,
+    EvaluationConfig,
+    RunConfig,
+    SegmentationEvaluationConfig,
+    SegmentationRunConfig,
+    TrainingConfig,
+    run_config_class,
+    with_classes,
+)
+from pcgen.training.loop import Diverged, Interrupted, OnValidation, build_model, task_of, train
 from pcgen.training.processes import Team, process_rank
 from pcgen.training.state import Stage, State, stages
 from pcgen.training.telemetry import read_history
 from pcgen.training.validation import validate
 
 __all__ = [
+    "AnyRunConfig",
     "DiskFull",
     "Diverged",
     "EvaluationConfig",
     "Interrupted",
     "OnValidation",
     "RunConfig",
+    "SegmentationEvaluationConfig",
+    "SegmentationRunConfig",
     "Stage",
     "State",
     "Team",
@@ -24,7 +36,9 @@ __all__ = [
     "load_model",
     "process_rank",
     "read_history",
+    "run_config_class",
     "stages",
+    "task_of",
     "train",
     "validate",
     "with_classes",

@@ -20,7 +20,7 @@ from pcgen.config import from_dict, read_yaml
 from pcgen.data.files import replacing_folder
 from pcgen.models import PointFlow
 from pcgen.models.original import is_original
-from pcgen.training.config import RunConfig
+from pcgen.training.config import RunConfig, run_config_class
 
 __all__ = ["DiskFull", "find_checkpoint", "load_model", "load_resume", "save_checkpoint", "save_resume"]
 
@@ -84,7 +84,7 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if is_original(path):
         return path
-    candidates = [path, path.with_name(path.name + ".old")]
+    candidates = [path, path.parent / f"{path.name}.old"]
     for name in PREFERRED:
         candidates += [path / "checkpoints" / name, path / "checkpoints" / f"{name}.old"]
     for folder in candidates:
@@ -104,7 +104,10 @@ def load_model(path: str | Path, **original: Any) -> PointFlow:
     found = find_checkpoint(path)
     if is_original(found):
         return PointFlow.from_original(found, **original)
-    settings = from_dict(RunConfig, read_yaml(found / SETTINGS))
+    values = read_yaml(found / SETTINGS)
+    if run_config_class(values) is not RunConfig:
+        raise ValueError(f"{found} is a {values['task']}, not a PointFlow: pcgen segment SCAN {found} -o OUT uses it")
+    settings = from_dict(RunConfig, values)
     model = PointFlow(settings.model)
     try:
         model.load_state_dict(load_file(found / WEIGHTS))

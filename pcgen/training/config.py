@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pcgen.config import Settings
+from pcgen.data.scene_sets import SceneDataConfig
 from pcgen.data.shapes import DataConfig, Shapes
 from pcgen.data.splits import nearest
 from pcgen.flows import FlowConfig, SolverConfig
 from pcgen.models import ObjectiveConfig, PointFlowConfig
+from pcgen.models.polarmask3d import PolarMask3DConfig
 
-__all__ = ["EvaluationConfig", "RunConfig", "TrainingConfig", "with_classes"]
+__all__ = [
+    "AnyRunConfig",
+    "EvaluationConfig",
+    "RunConfig",
+    "SegmentationEvaluationConfig",
+    "SegmentationRunConfig",
+    "TrainingConfig",
+    "run_config_class",
+    "with_classes",
+]
 
 
 @dataclass(frozen=True)
 class TrainingConfig(Settings):
     """The loop: how long, how fast, how often it looks up."""
 
-    epochs: int | None = None  # passes over the training shapes; None: as many as `steps` fill
+    epochs: int | None = None  # passes over the training shapes or scenes; None: as many as `steps` fill
     steps: int = 20_000  # optimiser steps, where `epochs` does not say
     prior_epochs: int | None = None  # afterwards, of the latent flow alone; None: as many as `prior_steps` fill
     prior_steps: int = 0
-    batch: int = 16  # shapes per step
+    batch: int = 16  # shapes, or crops of scenes, per step
     lr: float = 2e-3  # Adam's learning rate; constant for half of a stage, then falling linearly to zero
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
@@ -40,10 +52,10 @@ class TrainingConfig(Settings):
             value = getattr(self, name)
             if value is not None and value < (0 if name == "prior_epochs" else 1):
                 raise ValueError(f"{name} must be positive, got {value}")
-        if self.steps < 1 or self.prior_steps < 0 or self.batch < 2:
+        if self.steps < 1 or self.prior_steps < 0 or self.batch < 1:
             raise ValueError(
-                f"steps must be at least 1, prior_steps 0 and batch 2 (batch norm needs two shapes), "
-                f"got {self.steps}, {self.prior_steps} and {self.batch}"
+                f"steps and batch must be at least 1 and prior_steps 0, "
+                f"got {self.steps}, {self.batch} and {self.prior_steps}"
             )
         if not (0 <= self.ema < 1 and self.lr > 0 and (self.clip is None or self.clip > 0)):  # refuses NaN as well
             raise ValueError(f"lr and clip must be positive and 0 <= ema < 1, got {self.lr}, {self.clip}, {self.ema}")
@@ -88,6 +100,7 @@ class RunConfig(Settings):
     An autoencoder by likelihood trains no latent flow but in a stage of its own: without one, it has none.
     """
 
+    task: Literal["pointflow"] = "pointflow"
     data: DataConfig = field(default_factory=DataConfig)
     model: PointFlowConfig = field(default_factory=_default_model)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -96,11 +109,69 @@ class RunConfig(Settings):
     def __post_init__(self):
         super().__post_init__()
         t = self.training
+        if t.batch < 2:
+            raise ValueError(f"training.batch must be at least 2 (batch norm needs two shapes), got {t.batch}")
         prior = t.prior_epochs if t.prior_epochs is not None else t.prior_steps
         if prior and self.model.latent_flow is None:
             raise ValueError("training.prior_steps (or prior_epochs) train model.latent_flow, which is null")
         if not (prior or self.model.encoder.variational) and self.model.objective.name == "likelihood":
             object.__setattr__(self, "model", replace(self.model, latent_flow=None))
+
+
+@dataclass(frozen=True)
+class SegmentationEvaluationConfig(Settings):
+    """The measurements during a run that learns to find objects, and at its end."""
+
+    crops: int = 8  # of the scenes to validate on, looked at in each validation
+    min_points: int = 100  # of an instance that is counted
+    oracle: bool = True  # the ceiling, from labels alone
+    baseline: bool = False  # DBSCAN without planes, and of what the network calls foreground; tuned on training scenes
+    pictures: int = 4  # scenes to draw
+
+    def __post_init__(self):
+        super().__post_init__()
+        if min(self.crops, self.min_points) < 1 or self.pictures < 0:
+            given = f"{self.crops}, {self.min_points} and {self.pictures}"
+            raise ValueError(f"crops and min_points must be at least 1 and pictures 0, got {given}")
+
+
+@dataclass(frozen=True)
+class SegmentationRunConfig(Settings):
+    """Everything a run is made of that trains a :class:`~pcgen.models.polarmask3d.PolarMask3D`.
+
+    The model has the classes that ``data.classes`` names.
+    """
+
+    task: Literal["polarmask3d"] = "polarmask3d"
+    data: SceneDataConfig = field(default_factory=SceneDataConfig)
+    model: PolarMask3DConfig = field(default_factory=PolarMask3DConfig)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(batch=4, lr=3e-3, clip=5.0, steps=2000))
+    evaluation: SegmentationEvaluationConfig = field(default_factory=SegmentationEvaluationConfig)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.training.prior_epochs or self.training.prior_steps:
+            raise ValueError("training.prior_steps (or prior_epochs) train a PointFlow's prior, a PolarMask3D has none")
+        classes = len(self.data.class_names) or 1
+        if self.model.classes not in (1, classes):
+            raise ValueError(f"model.classes must be {classes}, as data.classes names, got {self.model.classes}")
+        object.__setattr__(self, "model", replace(self.model, classes=classes))
+
+
+AnyRunConfig = RunConfig | SegmentationRunConfig
+
+
+def run_config_class(values: Mapping) -> type[AnyRunConfig]:
+    """The settings that the key ``task`` of a configuration asks for; without it a PointFlow's.
+
+    >>> run_config_class({"task": "polarmask3d"}).__name__
+    'SegmentationRunConfig'
+    """
+    tasks = {"pointflow": RunConfig, "polarmask3d": SegmentationRunConfig}
+    task = values.get("task", "pointflow")
+    if task not in tasks:
+        raise ValueError(f"task must be one of {', '.join(tasks)}, got {task!r}")
+    return tasks[task]
 
 
 def with_classes(config: RunConfig, shapes: Shapes) -> RunConfig:

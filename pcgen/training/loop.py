@@ -5,25 +5,27 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pcgen.config import to_yaml
 from pcgen.data.files import replacing
-from pcgen.data.shapes import Batch, Shapes, batches, steps_per_epoch
-from pcgen.models import PointFlow
-from pcgen.training.config import RunConfig, with_classes
-from pcgen.training.noise import shown, step_noise
+from pcgen.data.scene_sets import SceneSets
+from pcgen.data.shapes import Shapes
+from pcgen.training.config import AnyRunConfig, RunConfig
+from pcgen.training.generation import GenerationTask
 from pcgen.training.processes import Team
+from pcgen.training.segmentation import SegmentationTask
 from pcgen.training.state import Stage, State, stages
+from pcgen.training.task import Batch, Task
 from pcgen.training.telemetry import Telemetry
-from pcgen.training.validation import comparable, validate
 
-__all__ = ["Diverged", "Interrupted", "OnValidation", "build_model", "train"]
+__all__ = ["Diverged", "Interrupted", "OnValidation", "build_model", "task_of", "train"]
 
-OnValidation = Callable[[PointFlow, State], None]
+OnValidation = Callable[[nn.Module, State], None]
 
 
 class Diverged(ArithmeticError):
@@ -34,29 +36,37 @@ class Interrupted(Exception):
     """The user stopped the run; it was saved at the step it had reached."""
 
 
-def build_model(config: RunConfig, shapes: Shapes) -> PointFlow:
-    """A fresh model, its weights drawn from the run's seed, with the data's statistics."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        statistics = shapes.normalisation
-        return PointFlow(with_classes(config, shapes).model, statistics.mean.tolist(), statistics.scale.tolist())
+def task_of(config: AnyRunConfig, data: Shapes | SceneSets) -> Task:
+    """What these settings train: a PointFlow on shapes, or a PolarMask3D on scenes.
+
+    ``TypeError`` for data of the other kind.
+    """
+    kind, wanted = (GenerationTask, Shapes) if isinstance(config, RunConfig) else (SegmentationTask, SceneSets)
+    if not isinstance(data, wanted):
+        raise TypeError(f"task {config.task!r} is trained on {wanted.__name__}, got {type(data).__name__}")
+    return kind(config, data)
+
+
+def build_model(config: AnyRunConfig, data: Shapes | SceneSets) -> nn.Module:
+    """A fresh model, its weights drawn from the run's seed; a PointFlow has the data's statistics."""
+    return task_of(config, data).build_model()
 
 
 def train(
-    config: RunConfig,
-    shapes: Shapes,
+    config: AnyRunConfig,
+    data: Shapes | SceneSets,
     folder: Path,
     *,
     resume: bool = False,
     on_validation: OnValidation | None = None,
     quiet: bool = False,
-) -> PointFlow:
-    """Train a PointFlow, keeping checkpoints, history and ``config.yaml`` in ``folder``.
+) -> nn.Module:
+    """Train a PointFlow on shapes, or a PolarMask3D on scenes, as the settings say.
 
-    Under ``torchrun`` or ``accelerate launch`` every process calls it and takes its part of each batch; gradients and
-    batch statistics are those of the whole batch, so that the run is the same, up to rounding and to the tolerance of
-    an adaptive solver, in any number of processes. The first of them validates, writes and speaks; all read
-    ``folder`` to resume.
+    ``folder`` keeps checkpoints, history and ``config.yaml``. Under ``torchrun`` or ``accelerate launch`` every process
+    calls it and takes its part of each batch; gradients and batch statistics are those of the whole batch, so that the
+    run is the same, up to rounding and to the tolerance of an adaptive solver, in any number of processes. The first of
+    them validates, writes and speaks; all read ``folder`` to resume.
 
     Args:
         resume: go on from what ``folder`` holds; the result is bit-identical to an uninterrupted run (CPU, same
@@ -64,7 +74,7 @@ def train(
         on_validation: called after each validation with the model to be judged (averaged weights) and the state.
 
     Returns:
-        the trained model with its averaged weights, ready to sample.
+        the trained model with its averaged weights, ready to be asked.
 
     Raises:
         Diverged: a term of the loss, a gradient or a weight is no longer finite; the message names it.
@@ -74,11 +84,12 @@ def train(
     team = Team(config.training.device)
     if team.device.type == "cpu":
         keep_freed_memory()
-    config = with_classes(config, shapes)
-    model = build_model(config, shapes).to(team.device)
-    judged = build_model(config, shapes).to(team.device).eval()  # carries the averaged weights
-    plan = stages(config, steps_per_epoch(len(shapes.train), config.training.batch))
-    state = State(config, model)
+    task = task_of(config, data)
+    config = task.config
+    model = task.build_model().to(team.device)
+    judged = task.build_model().to(team.device).eval()  # carries the averaged weights
+    plan = stages(config, task.steps)
+    state = State(config, model, task.info)
     if resume:
         state.restore(folder, plan)
     total = sum((s.last - s.first) * s.steps for s in plan)
@@ -95,13 +106,13 @@ def train(
                 if (state.epoch, state.step) == (stage.first, 0):
                     state.enter(stage)
                 while stage.first <= state.epoch < stage.last:
-                    for batch in _rest_of_epoch(state, shapes, team):
+                    for batch in task.batches(state.epoch, state.step, (team.rank, team.size)):
                         if team.stopping:
                             _check_weights(state)
                             if team.first:
                                 state.save(folder)
                             raise Interrupted(f"stopped at step {state.total_steps} of {total}")
-                        _step(state, stage, batch, shapes, team, telemetry)
+                        _step(state, stage, batch, task, team, telemetry)
                     _check_weights(state)
                     state.epoch, state.step = state.epoch + 1, 0
                     validated = state.epoch % every == 0 or state.epoch == plan[-1].last
@@ -109,7 +120,7 @@ def train(
                         continue
                     if validated:
                         judged.load_state_dict(state.averaged())
-                        _report_validation(state, stage, judged, shapes, telemetry, folder)
+                        _report_validation(state, stage, judged, task, telemetry, folder)
                     if validated or time.monotonic() - saved_at > 60 * config.training.save_minutes:
                         state.save(folder)
                         saved_at = time.monotonic()
@@ -136,22 +147,7 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def _rest_of_epoch(state: State, shapes: Shapes, team: Team) -> Iterator[Batch]:
-    """This process's part of the epoch's batches that are still to do."""
-    t = state.config.training
-    return batches(
-        shapes.train,
-        shapes.normalisation,
-        state.config.data,
-        batch=t.batch,
-        seed=t.seed,
-        epoch=state.epoch,
-        start=state.step,
-        part=(team.rank, team.size),
-    )
-
-
-def _step(state: State, stage: Stage, batch: Batch, shapes: Shapes, team: Team, telemetry: Telemetry | None) -> None:
+def _step(state: State, stage: Stage, batch: Batch, task: Task, team: Team, telemetry: Telemetry | None) -> None:
     """One optimiser step."""
     start = time.perf_counter()
     t, model, optimizer = state.config.training, state.model, state.optimizer
@@ -159,13 +155,10 @@ def _step(state: State, stage: Stage, batch: Batch, shapes: Shapes, team: Team, 
     for group in optimizer.param_groups:
         group["lr"] = t.lr * stage.rate(state.epoch, state.step, t.warmup)
     where = f"epoch {state.epoch}, step {state.step}"
-    noise = step_noise(t.seed, state.epoch, state.step, batch.rows)
-    x = batch.points.to(model.data_mean)
     optimizer.zero_grad(set_to_none=True)
     with team.one_batch(batch.share):
         try:
-            condition = shown(model, x, batch, shapes.train, noise, state.config.data.up)
-            loss = model.loss(x, noise, stage.prior_only, condition)
+            loss = task.loss(model, batch, state.epoch, state.step, stage)
         except ArithmeticError as error:  # a solver that gave up
             raise Diverged(f"{error}, at {where}") from None
         terms = dict(zip(loss.terms, team.mean(torch.stack([*loss.terms.values()]), batch.share)))
@@ -184,9 +177,7 @@ def _step(state: State, stage: Stage, batch: Batch, shapes: Shapes, team: Team, 
     state.seconds += time.perf_counter() - start
     if telemetry:
         values = {f"train/{name}": float(term) for name, term in terms.items()}
-        values |= {"train/total": float(sum(terms.values())), "gradient/norm": norm}
-        for name, (forward, backward) in model.evaluations().items() if model.solves_in_training else ():
-            values |= {f"evaluations/{name}": forward, f"evaluations/{name}_backward": backward}
+        values |= {"train/total": float(sum(terms.values())), "gradient/norm": norm, **task.counts(model)}
         telemetry.step(state.total_steps, state.epoch, state.seconds, values)
 
 
@@ -211,13 +202,13 @@ def _check_weights(state: State) -> None:
 
 
 def _report_validation(
-    state: State, stage: Stage, judged: PointFlow, shapes: Shapes, telemetry: Telemetry, folder: Path
+    state: State, stage: Stage, judged: nn.Module, task: Task, telemetry: Telemetry, folder: Path
 ) -> None:
     try:
-        values = validate(judged, shapes.val, shapes, state.config)
+        values = task.validate(judged)
     except ArithmeticError as error:
         raise Diverged(f"{error}, in the validation after epoch {state.epoch - 1}") from None
     telemetry.write(state.total_steps, state.epoch, state.seconds, values)
     shown = ", ".join(f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items() if "val/" in name)
     telemetry.say(f"epoch {state.epoch}: {shown}  [{state.seconds / 60:.1f} min]")
-    state.save_best(folder, comparable(values, state.config, stage))
+    state.save_best(folder, task.comparable(values, stage))

@@ -68,6 +68,12 @@ class Team:
         self.accelerator.backward(loss if self.size == 1 else share * loss)
         if self.size == 1:
             return
+        # What the part of one process does not reach, as a head that no object of it asks, another's may.
+        reached = torch.tensor([p.grad is not None for p in parameters], device=self.device, dtype=torch.uint8)
+        torch.distributed.all_reduce(reached, torch.distributed.ReduceOp.MAX)
+        for p, anywhere in zip(parameters, reached.tolist()):
+            if anywhere and p.grad is None:
+                p.grad = torch.zeros_like(p)
         gradients = [p.grad for p in parameters if p.grad is not None]
         whole = torch.cat([g.reshape(-1) for g in gradients])
         torch.distributed.all_reduce(whole)

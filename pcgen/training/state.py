@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcgen.config import to_yaml
-from pcgen.models import PointFlow
 from pcgen.training.checkpoint import load_resume, save_checkpoint, save_resume
-from pcgen.training.config import RunConfig
+from pcgen.training.config import AnyRunConfig
 
 __all__ = ["Ema", "Stage", "State", "stages"]
 
@@ -33,7 +32,7 @@ class Stage:
         return min(1.0, (done + 1) / max(warmup, 1)) * min(1.0, 2 * (1 - done / total))
 
 
-def stages(config: RunConfig, steps_per_epoch: int) -> list[Stage]:
+def stages(config: AnyRunConfig, steps_per_epoch: int) -> list[Stage]:
     """The whole model, then (if asked for) its latent flow alone."""
     t = config.training
     epochs = t.epochs if t.epochs is not None else -(-t.steps // steps_per_epoch)
@@ -48,12 +47,12 @@ class Ema:
     The decay rises to its value as (1 + n) / (10 + n), so that early steps are forgotten.
     """
 
-    def __init__(self, model: PointFlow, decay: float):
+    def __init__(self, model: nn.Module, decay: float):
         self.decay, self.updates = decay, 0
         self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, model: PointFlow) -> None:
+    def update(self, model: nn.Module) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         averages, values = [], []
@@ -69,8 +68,9 @@ class Ema:
 class State:
     """Everything a resumed run needs to end where an uninterrupted one does."""
 
-    def __init__(self, config: RunConfig, model: PointFlow):
+    def __init__(self, config: AnyRunConfig, model: nn.Module, info: Mapping[str, Any] | None = None):
         self.config, self.model = config, model
+        self.info = dict(info or {})  # goes into every checkpoint
         self.ema = Ema(model, config.training.ema) if config.training.ema else None
         self.epoch, self.step, self.total_steps = 0, 0, 0
         self.best = float("inf")
@@ -95,7 +95,7 @@ class State:
 
     def save(self, folder: Path) -> None:
         """``last`` and ``ema`` for sampling, ``resume`` for going on."""
-        settings, info = to_yaml(self.config), {"epoch": self.epoch, "steps": self.total_steps}
+        settings, info = to_yaml(self.config), self.progress()
         save_checkpoint(folder / "checkpoints" / "last", self.model.state_dict(), settings, info)
         if self.ema:
             save_checkpoint(folder / "checkpoints" / "ema", self.ema.state, settings, info)
@@ -105,8 +105,12 @@ class State:
         """Keep the weights as ``best`` if their validation loss is the lowest of the stage so far."""
         if loss < self.best:
             self.best = loss
-            info = {"epoch": self.epoch, "steps": self.total_steps, "validation_loss": loss}
+            info = {**self.progress(), "validation_loss": loss}
             save_checkpoint(folder / "checkpoints" / "best", self.averaged(), to_yaml(self.config), info)
+
+    def progress(self) -> dict[str, Any]:
+        """What a checkpoint says beside weights and settings."""
+        return {**self.info, "epoch": self.epoch, "steps": self.total_steps}
 
     def resumable(self) -> dict[str, Any]:
         return {
@@ -123,10 +127,10 @@ class State:
     def restore(self, folder: Path, plan: list[Stage]) -> None:
         """Go on where the run in ``folder`` was saved."""
         saved = load_resume(folder / "resume")
-        statistics = torch.cat([self.model.data_mean, self.model.data_scale])
+        statistics = {name: value.clone() for name, value in self.model.named_buffers() if name.startswith("data_")}
         try:
             self.model.load_state_dict(saved["model"])
-            if not torch.equal(statistics, torch.cat([self.model.data_mean, self.model.data_scale])):
+            if any(not torch.equal(value, self.model.get_buffer(name)) for name, value in statistics.items()):
                 raise ValueError(f"{self.config.data.source} holds other data than the run was trained on")
             if self.ema:
                 averages, self.ema.updates = saved["ema"]

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pcgen.viz.drawing import MOST_POINTS, draw, project
+from pcgen.viz.drawing import MOST_POINTS, draw, half_extent, project
 from pcgen.viz.gallery import compose
 
 __all__ = ["instance_colours", "instance_picture"]
 
 BACKGROUND = (0.80, 0.80, 0.78)
 UNANNOTATED = (0.93, 0.93, 0.95)
+HALO = 0.02  # of half a picture: how near to an instance background may stand before it, on the picture and in depth
 
 
 def instance_colours(labels: ArrayLike) -> np.ndarray:
@@ -42,7 +43,8 @@ def instance_picture(
 ) -> Path:
     """Draws ``points`` (N, 3) once for each of ``labellings``, name -> (N,) instance numbers, side by side as a PNG.
 
-    ``view`` and ``size`` as in :func:`pcgen.viz.gallery`. ``ValueError`` for labels that do not fit the points.
+    Background that hides an instance, such as a ceiling or the nearer walls, is left out. ``view`` and ``size`` as in
+    :func:`pcgen.viz.gallery`. ``ValueError`` for labels that do not fit the points.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -54,13 +56,27 @@ def instance_picture(
     views = project(points, up, view, "the points")
     stride = -(-int(finite.sum()) // MOST_POINTS)  # as project() thins the points out
     pixels = np.array([1, 1]) * int(100 * size)
-    tiles = []
+    tiles, extent = [], half_extent(views) if len(views) else None
     for name, labels in labellings.items():
         labels = np.asarray(labels)
         if labels.shape != finite.shape:
             raise ValueError(f"labelling {name!r} must be ({len(points)},), one for each point, got {labels.shape}")
-        tiles.append(draw(views, None, pixels, instance_colours(labels[finite][::stride])))
+        labels = labels[finite][::stride]
+        shown = ~_hiding(views, labels > 0)
+        tiles.append(draw(views[shown], extent, pixels, instance_colours(labels[shown])))
     return compose([""], [tiles], pixels, None, Path(path), list(labellings))
+
+
+def _hiding(views: np.ndarray, instance: np.ndarray) -> np.ndarray:
+    """Which of the projected points (N, 4) are no ``instance`` (N,) and stand before one."""
+    from scipy.spatial import cKDTree
+
+    hiding = np.zeros(len(views), bool)
+    if instance.any():
+        reach = HALO * half_extent(views).max()
+        gap, nearest = cKDTree(views[instance, :2]).query(views[~instance, :2])
+        hiding[~instance] = (gap < reach) & (views[~instance, 2] > views[instance, 2][nearest] + reach)
+    return hiding
 
 
 def _colour(label: int) -> tuple[float, float, float]:

@@ -10,7 +10,10 @@ import numpy as np
 __all__ = ["feature_columns", "feature_names", "features_of", "label_name", "position_of"]
 
 # Names in lower case and without CloudCompare's "scalar_"; of several the first that a file has counts.
-_POSITION = (("points",), ("coord",), ("coords",), ("xyz",), ("position",), ("x", "y", "z"))
+_POSITION = (
+    *(("points",), ("coord",), ("coords",), ("xyz",), ("position",), ("positions",), ("pos",), ("vertices",)),
+    ("x", "y", "z"),
+)
 _FEATURES = {
     "colour": (
         *(("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b")),
@@ -20,8 +23,14 @@ _FEATURES = {
     "intensity": (("intensity",), ("reflectance",), ("strength",)),
 }
 _LABELS = {
-    "semantic": ("semantic", "class", "label", "segment", "category", "classification"),
-    "instance": ("instance", "instance_id", "instances", "object_id", "treeid", "tree_id"),
+    "semantic": (
+        *("semantic", "semantics", "semantic_label", "semantic_labels", "sem_label", "sem_labels", "class", "classes"),
+        *("label", "labels", "segment", "category", "classification"),
+    ),
+    "instance": (
+        *("instance", "instances", "instance_id", "instance_ids", "instance_label", "instance_labels", "ins_label"),
+        *("ins_labels", "inst", "object_id", "treeid", "tree_id"),
+    ),
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..files import UnreadableFile, reading
 from .scene import BACKGROUND, UNANNOTATED, Source
-from .tables import Table, read_ply_table
+from .tables import Table, read_ply_table, split_extras
 
 __all__ = ["S3DIS_CLASSES", "read_pointcept_table", "read_s3dis_table", "read_scannet_table"]
 
@@ -33,10 +33,7 @@ def read_pointcept_table(folder: Path) -> Table:
     points = arrays.pop("coord")
     if points.ndim != 2:
         raise UnreadableFile(folder / "coord.npy", f"expected points (N, 3), got {points.shape}")
-    columns = {name: a for name, a in arrays.items() if a.ndim and len(a) == len(points)}
-    if odd := sorted(arrays.keys() - columns.keys()):
-        shape = arrays[odd[0]].shape
-        raise UnreadableFile(folder / f"{odd[0]}.npy", f"{len(points)} points need as many rows, got {shape}")
+    columns, extras = split_extras(folder, arrays, len(points))
     segment = next((name for name in ("segment", "segment20", "segment200") if name in columns), None)
     if "instance" in columns:
         columns["instance"] = _from_minus_one(columns["instance"])
@@ -46,7 +43,8 @@ def read_pointcept_table(folder: Path) -> Table:
             stuff = (columns["instance"] == UNANNOTATED) & (columns[segment] != UNANNOTATED)
             columns["instance"][stuff] = BACKGROUND
     names = {"semantic": segment} if segment else {}
-    return Table(points, columns, Source(folder, "pointcept", position=points.dtype.name, names=names))
+    source = Source(folder, "pointcept", position=points.dtype.name, names=names, extras=extras)
+    return Table(points, columns, source)
 
 
 def read_scannet_table(path: Path, label_map: Path | None = None) -> Table:
@@ -56,10 +54,9 @@ def read_scannet_table(path: Path, label_map: Path | None = None) -> Table:
     without it they are the scan's own labels, numbered from 1 by name. Vertices in no object are unannotated.
     """
     table = read_ply_table(path)
-    scan = path.name.removesuffix("_vh_clean_2.ply")
-    names = (f"{scan}.aggregation.json", f"{scan}_vh_clean.aggregation.json")
-    aggregation = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
-    if aggregation is None:
+    # Not <scan>_vh_clean.aggregation.json, which counts the segments of the finer mesh.
+    aggregation = path.with_name(path.name.removesuffix("_vh_clean_2.ply") + ".aggregation.json")
+    if not aggregation.is_file():
         return table
     group, objects = _scannet_objects(path, aggregation, len(table.points))
     number, classes = _scannet_classes([label for _, label in objects], label_map)

@@ -13,7 +13,7 @@ from ..files import UnreadableFile, reading, replacing
 from .scene import Scene, Source
 from .tables import Table
 
-__all__ = ["read_las_table", "save_las"]
+__all__ = ["read_las_table", "save_las", "vectors"]
 
 # ASPRS, LAS specification 1.4 R15, table 17.
 _CLASSES = (
@@ -43,7 +43,10 @@ def read_las_table(path: Path) -> Table:
 
 
 def save_las(path: Path, scene: Scene, columns: dict[str, np.ndarray]) -> None:
-    """Write the coordinates and ``columns``, with the header of the scene's own file if that was LAS or LAZ."""
+    """Write the coordinates and ``columns``, with the header of the scene's own file if that was LAS or LAZ.
+
+    A column that does not fit the standard dimension of its name is called ``given_<name>``; names are cut to 32 bytes.
+    """
     laspy = _laspy(path)
     header = copy.deepcopy(scene.source.header) or _new_header(laspy, scene)
     if "red" in columns and header.point_format.id in _WITH_RGB:
@@ -54,8 +57,7 @@ def save_las(path: Path, scene: Scene, columns: dict[str, np.ndarray]) -> None:
         columns = {name: c for name, c in columns.items() if name not in ("semantic", "classification")}
         fits = 0 <= classes.min() <= classes.max() <= limit
         columns["classification" if fits else "semantic"] = classes
-    known = set(header.point_format.dimension_names)
-    header.add_extra_dims([laspy.ExtraBytesParams(n, c.dtype) for n, c in columns.items() if n not in known])
+    columns = _with_places(laspy, header, columns)
     las = laspy.LasData(header, laspy.ScaleAwarePointRecord.zeros(len(scene), header=header))
     for axis, values in zip("xyz", scene.coordinates.T):
         setattr(las, axis, values)
@@ -63,6 +65,11 @@ def save_las(path: Path, scene: Scene, columns: dict[str, np.ndarray]) -> None:
         las[name] = column
     with replacing(path) as stream:
         las.write(stream, do_compress=path.suffix.lower() == ".laz")
+
+
+def vectors(header: Any) -> set[str]:
+    """The names of the dimensions that have several numbers a point; ``header`` is laspy's, or None."""
+    return set() if header is None else {d.name for d in header.point_format.dimensions if d.num_elements > 1}
 
 
 def _laspy(path: Path) -> ModuleType:
@@ -88,6 +95,25 @@ def _change_format(laspy: ModuleType, header: Any, number: int) -> None:
     new = laspy.PointFormat(number)
     new.dimensions.extend(header.point_format.extra_dimensions)
     header.set_version_and_point_format(header.version, new)
+
+
+def _with_places(laspy: ModuleType, header: Any, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns, named as the dimensions that they go to; those that are missing are added to the header."""
+    columns = {name.encode()[:32].decode(errors="ignore"): column for name, column in columns.items()}
+    narrow = {d.name for d in header.point_format.dimensions if d.name in columns and not _holds(d, columns[d.name])}
+    if extra := narrow & set(header.point_format.extra_dimension_names):
+        header.remove_extra_dims(list(extra))
+    columns = {f"given_{name}" if name in narrow - extra else name: column for name, column in columns.items()}
+    known = set(header.point_format.dimension_names)
+    header.add_extra_dims([laspy.ExtraBytesParams(n, c.dtype) for n, c in columns.items() if n not in known])
+    return columns
+
+
+def _holds(dimension: Any, column: np.ndarray) -> bool:
+    """Whether values fit a dimension: of integers or bits the range matters."""
+    if dimension.is_scaled or dimension.num_elements > 1 or dimension.kind.name == "FloatingPoint":
+        return True
+    return column.dtype.kind in "iu" and dimension.min <= column.min() <= column.max() <= dimension.max
 
 
 def _fitting(name: str, column: np.ndarray) -> np.ndarray:

@@ -93,6 +93,8 @@ def read_scene(
 def find_scenes(path: str | Path) -> list[Path]:
     """What :func:`read_scene` can be given in ``path`` and below, by name; ``path`` itself if that is a scene.
 
+    In a folder with the files of several ScanNet scans each ``*_vh_clean_2.ply`` is one.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name in ("b.ply", "a.las", "notes.txt"):
@@ -110,7 +112,7 @@ def find_scenes(path: str | Path) -> list[Path]:
         scenes = [f for f in folders if not f.startswith(".") and _layout(Path(root, f))]
         folders[:] = [f for f in folders if not f.startswith(".") and f not in scenes]
         found += [Path(root, name) for name in scenes]
-        found += [Path(root, f) for f in files if not f.startswith(".") and f.lower().endswith(tuple(_READERS))]
+        found += [Path(root, f) for f in files if f.lower().endswith(tuple(_READERS)) and not _is_beside(f)]
     if not found:
         raise ValueError(
             f"no scenes in {path}: expected {' '.join(_READERS)} files, or Pointcept, ScanNet or S3DIS folders"
@@ -118,11 +120,16 @@ def find_scenes(path: str | Path) -> list[Path]:
     return sorted(found)
 
 
+def _is_beside(name: str) -> bool:
+    """Whether a file is hidden, or the labels of a ScanNet scan, drawn as another mesh."""
+    return name.startswith(".") or name.endswith(_SCANNET.replace(".ply", ".labels.ply"))
+
+
 def _layout(folder: Path) -> str | None:
-    """Which published layout a folder has, if any."""
+    """Which published layout of one scene a folder has, if any."""
     if (folder / "coord.npy").is_file():
         return "pointcept"
-    if next(folder.glob(f"*{_SCANNET}"), None):
+    if len(list(folder.glob(f"*{_SCANNET}"))) == 1:
         return "scannet"
     return "s3dis" if (folder / "Annotations").is_dir() else None
 
@@ -137,7 +144,7 @@ def _read_table(path: Path, label_map: Path | None) -> Table:
         if layout is None:
             expected = f"coord.npy (Pointcept), *{_SCANNET} (ScanNet) or Annotations (S3DIS)"
             raise UnreadableFile(path, f"not the folder of a scene: expected {expected}")
-        path = min(path.glob(f"*{_SCANNET}"))
+        path = next(path.glob(f"*{_SCANNET}"))
     if path.name.endswith(_SCANNET):
         above = (folder / _LABEL_MAP for folder in path.absolute().parents[:3])
         return read_scannet_table(path, label_map or next((file for file in above if file.is_file()), None))
@@ -148,8 +155,9 @@ def _read_table(path: Path, label_map: Path | None) -> Table:
 
 def _with_labels_named(table: Table, semantic: str | None, instance: str | None) -> Table:
     """The table whose source says which columns hold the labels, and their types."""
+    numbers = [name for name, column in table.columns.items() if column.dtype.kind in "fiub"]
     names = {
-        kind: label_name(table.columns, kind, wanted or table.source.names.get(kind))
+        kind: label_name(numbers, kind, wanted or table.source.names.get(kind))
         for kind, wanted in (("semantic", semantic), ("instance", instance))
     }
     names = {kind: name for kind, name in names.items() if name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,18 @@ import numpy as np
 
 from ..files import UnreadableFile, reading
 from ..ply import load_ply, triangulate
-from .columns import position_of
+from .columns import feature_names, label_name, position_of
 from .scene import Source
 
-__all__ = ["Table", "class_comments", "class_names", "read_npy_table", "read_npz_table", "read_ply_table"]
+__all__ = [
+    "Table",
+    "class_comments",
+    "class_names",
+    "read_npy_table",
+    "read_npz_table",
+    "read_ply_table",
+    "split_extras",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,20 +64,25 @@ def class_comments(classes: Mapping[int, str]) -> list[str]:
 
 def read_npz_table(path: Path) -> Table:
     """The arrays of an archive: those with a row for each point are columns, others go to ``extras``."""
-    with reading(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+    with reading(path), path.open("rb") as stream:
+        if not zipfile.is_zipfile(stream):  # np.load takes garbage for a pickle
+            raise UnreadableFile(path, "truncated or not a valid .npz file (no archive)")
+        stream.seek(0)
+        archive = np.load(stream, allow_pickle=False)
         arrays = {name: archive[name] for name in archive.files}
         classes = {}
         if "class_id" in arrays and "class_name" in arrays:
             classes = dict(zip(arrays.pop("class_id").tolist(), map(str, arrays.pop("class_name"))))
         crs = str(arrays.pop("crs")) if "crs" in arrays else None
         if position_of(arrays) is None:
+            features = sum(feature_names(arrays).values(), ())
             clouds = [n for n, a in arrays.items() if a.dtype.kind == "f" and a.ndim == 2 and a.shape[1] == 3]
+            clouds = [name for name in clouds if name not in features]
             if len(clouds) != 1:
                 raise UnreadableFile(path, f"no array 'points', it holds {', '.join(arrays) or 'nothing'}")
             arrays = {"points": arrays.pop(clouds[0]), **arrays}
         points, arrays, kind = _split_position(path, arrays)
-        columns = {name: a for name, a in arrays.items() if a.ndim and len(a) == len(points)}
-        extras = {name: a for name, a in arrays.items() if name not in columns}
+        columns, extras = split_extras(path, arrays, len(points))
         return Table(points, columns, Source(path, "npz", position=kind, crs=crs, extras=extras), classes)
 
 
@@ -96,6 +110,21 @@ def class_names(path: Path) -> dict[int, str]:
         names = json.loads(file.read_text(encoding="utf-8"))
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         return {int(number): str(name) for number, name in pairs}
+
+
+def split_extras(path: Path, arrays: Mapping[str, np.ndarray], points: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays with a row for each point, and the others; of these none may be a feature or the instances.
+
+    >>> [list(part) for part in split_extras(Path("a.npz"), {"label": np.zeros(5), "pose": np.eye(4)}, 5)]
+    [['label'], ['pose']]
+    """
+    columns = {name: a for name, a in arrays.items() if a.ndim and len(a) == points}
+    extras = {name: a for name, a in arrays.items() if name not in columns}
+    features = feature_names(name for name, a in extras.items() if a.ndim > 1)
+    instance = label_name((name for name, a in extras.items() if a.ndim), "instance")
+    for name in (*sum(features.values(), ()), *filter(None, [instance])):
+        raise UnreadableFile(path, f"{points} points need as many rows of {name}, got {extras[name].shape}")
+    return columns, extras
 
 
 def _split_position(path: Path, columns: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from ..files import replacing
 from ..ply import save_ply
 from .columns import feature_columns, feature_names, features_of
-from .las import save_las
+from .las import save_las, vectors
 from .scene import Scene
 from .tables import class_comments
 
@@ -47,7 +48,7 @@ def write_scene(path: str | Path, scene: Scene) -> None:
     if suffix == ".ply":
         _write_ply(path, scene, _flat(columns))
     elif suffix in (".las", ".laz"):
-        save_las(path, scene, _flat(columns))
+        save_las(path, scene, _flat(columns, vectors(scene.source.header)))
     elif suffix == ".npz":
         _write_npz(path, scene, columns)
     elif suffix == ".npy":
@@ -88,15 +89,17 @@ def _positions(scene: Scene) -> np.ndarray:
     return kept if (kept == xyz).all() else xyz
 
 
-def _flat(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One column for each number of a point."""
+def _flat(columns: dict[str, np.ndarray], whole: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """One column for each number of a point, but of those that may stay ``whole``."""
     left_out = [name for name, column in columns.items() if column.dtype.kind not in "fiub"]
     if left_out:
         warnings.warn(f"columns that are no numbers are not written: {', '.join(left_out)}", stacklevel=3)
     flat: dict[str, np.ndarray] = {}
     for name, column in columns.items():
         rows = column.reshape(len(column), -1)
-        if name not in left_out:
+        if name in whole:
+            flat[name] = column
+        elif name not in left_out:
             flat |= {name if column.ndim == 1 else f"{name}_{i}": rows[:, i] for i in range(rows.shape[1])}
     return flat
 

@@ -49,6 +49,10 @@ class SceneSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        lengths = ("size", "floor", "walls", "gap", "spacing", "noise", "sensor_height")
+        for name, value in ((name, getattr(self, name)) for name in lengths):
+            if value is not None and not np.isfinite(value).all():
+                raise ValueError(f"{name} must be finite, got {value}")
         for name, least in (("objects", 0), ("floor", 0.0), ("size", 0.0), ("sensor_height", 0.0)):
             low, high = getattr(self, name) or (1.0, 1.0)
             if not least <= low <= high or (name in ("floor", "size") and low <= 0):
