@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import time
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU time means little with more than one")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore", ".*outside the JSD grid", UserWarning)  # which is not printed
     training, references = chairs(0, 400, 2048), chairs(10_000, args.shapes, args.points)
     for name in args.variants:
         model, steps = train(ObjectiveConfig(**VARIANTS[name]), training, args.width, args.minutes)

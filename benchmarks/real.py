@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="finished blocks of the EMD, to go on from")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", ".*are copies of others", UserWarning)  # draws of training shapes overlap
-    warnings.filterwarnings("ignore", ".*outside the ball", UserWarning)
+    warnings.filterwarnings("ignore", ".*outside the JSD grid", UserWarning)
     for folder in args.runs:
         measure(Run.read(folder), args)
 

@@ -1,6 +1,7 @@
 """Classes, pictures and parts as conditions of the prior: what is drawn follows them, and what does not fit is told."""
 
 import dataclasses
+import json
 import math
 import shutil
 
@@ -13,8 +14,10 @@ from matplotlib.image import imsave
 from torch.testing import assert_close
 
 from pcgen.cli import main
+from pcgen.cli.conditions import conditions_of
+from pcgen.cli.models import AtHand
 from pcgen.config import read_yaml
-from pcgen.data import DataConfig, load
+from pcgen.data import DataConfig, ShapeSplit, load, read_clouds
 from pcgen.flows import FlowConfig, SolverConfig, Trace
 from pcgen.geometry.views import framed, views
 from pcgen.models import ConditionConfig, EncoderConfig, ObjectiveConfig, PointFlow, PointFlowConfig
@@ -488,3 +491,120 @@ def test_classes_come_from_a_column(pcgen, tmp_path):
     assert status == 2 and "column='family' is an array of a .npz file" in line
     status, line = pcgen(*words, *evaluation, "model.condition.classes=[Brick, Slop]")
     assert status == 2 and "names 'Slop', which no training shape is (nearest: 'Slope'" in line
+
+
+# What a run gives the shapes that it generates to measure itself.
+
+
+def seven_points(shapes):
+    """References of so few points that every one of them is among 500 draws."""
+    rng = np.random.default_rng(4)
+    clouds = tuple(rng.normal(size=(7, 3)).astype(np.float32) * 3 + 5 for _ in range(shapes))
+    return ShapeSplit(tuple("abcde"[:shapes]), ("lying", "standing", "lying")[:shapes], clouds)
+
+
+def at_hand(kind):
+    config = conditional(kind, **({"points": 500} if kind == "cloud" else {}))
+    return AtHand.of(PointFlow(config, [5.0, 4.0, 5.0], 3.0).eval(), 500)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditions_are_those_of_the_references(kind):
+    at, split = at_hand(kind), seven_points(3)
+    told = conditions_of(at, split, 5, 0)
+    assert len(told) == 5
+    if kind == "class":
+        assert told == ["lying", "standing", "lying", "lying", "standing"]
+    elif kind == "cloud":  # half of the points, in data units
+        for part, i in zip(told, (0, 1, 2, 0, 1)):
+            distance = torch.cdist(part, torch.as_tensor(split.clouds[i])).min(1)
+            assert part.shape == (250, 3) and distance.values.max() < 1e-3
+            assert 1 <= len(distance.indices.unique()) < 7
+    else:
+        x = at.model.standardise(np.stack([split.clouds[i] for i in (0, 1, 2, 0, 1)]))
+        assert_close(told, views(x, torch.zeros(5), 8, kind))
+    assert at.model.sample(5, 4, 0, condition=told).points.shape == (5, 4, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conditions_depend_on_seed_and_number_alone(kind):
+    at, split = at_hand(kind), seven_points(3)
+    many, few = conditions_of(at, split, 6, 1), conditions_of(at, split, 2, 1)
+    if kind == "class":
+        assert many[:2] == few
+        return
+    assert_close(many[:2], few)
+    if kind == "cloud":
+        assert not torch.equal(many[0], many[3])  # other points of the same shape
+        assert not torch.equal(conditions_of(at, split, 2, 2), few)
+
+
+def test_a_model_without_conditions_is_told_nothing(small_model):
+    assert conditions_of(AtHand.of(small_model(), 500), seven_points(2), 4, 0) is None
+
+
+FAMILIES = ["Slope", "Brick", "Slope", "Brick", "Slope", "Odd", "Brick", "Slope"]
+SMALL = [*TINY, "data.source=b.npz", "data.categories=[]", "data.column=family", "evaluation.shapes=5"]
+
+
+@pytest.fixture
+def families(tmp_path, monkeypatch):
+    """``b.npz`` in the working folder, whose validation shapes are FAMILIES; "Odd" is not among the training shapes."""
+    monkeypatch.chdir(tmp_path)
+    points = np.random.default_rng(0).normal(size=(16, 40, 3)).astype(np.float32)
+    family = np.array(["Slope", "Brick"] * 4 + FAMILIES)
+    np.savez("b.npz", points=points, family=family, split=np.array(["train"] * 8 + ["val"] * 8))
+    return tmp_path
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The conditions of all calls of ``sample``."""
+    conditions, sample = [], PointFlow.sample
+
+    def listening(self, *args, condition=None, **options):
+        conditions.append(condition)
+        return sample(self, *args, condition=condition, **options)
+
+    monkeypatch.setattr(PointFlow, "sample", listening)
+    return conditions
+
+
+def test_a_run_that_always_has_a_class_ends_with_scores(families, asked, pcgen):
+    words = [*SMALL, "model.condition={kind: class, dropout: 0.0}", "training.validate_every=1"]
+    status, line = pcgen("train", "demo", *words, "--out", "run")
+    assert status == 0 and line == "next: pcgen sample run -n 32 --points 10000 --class Brick -o samples.npz"
+    told = [family for family in FAMILIES if family != "Odd"]
+    *galleries, end = asked
+    assert end == told[:5] and len(galleries) == 2
+    assert all(gallery == (told[:5] + told[:3]) for gallery in galleries)  # of the same references, in turns
+    metrics = json.loads((families / "run" / "metrics.json").read_text())
+    assert metrics["condition"] == {"kind": "class", "from": "val: reference i for generated shape i", "without": None}
+    assert metrics["generation"]["counts"] == {"samples": 5, "references": 5}
+    made = {path.name for path in (families / "run").iterdir()}
+    assert made >= {"gallery.png", "interpolation.png", "samples.npz"}
+    want = load_model("run").sample(5, 40, 0, condition=told[:5]).points.numpy()
+    assert np.allclose(np.stack(read_clouds("run/samples.npz").points), want, atol=1e-6)
+
+
+def test_a_run_by_parts_is_measured_with_and_without(families, asked, capsys):
+    words = ["data.normalise=shape", "model.condition={kind: cloud, points: 10}"]
+    assert main(["train", "demo", *SMALL, *words, "--out", "run"]) == 0
+    *_, told, free = asked
+    assert told.shape == (5, 10, 3) and free is None
+    metrics = json.loads((families / "run" / "metrics.json").read_text())
+    without = metrics["condition"]["without"]
+    assert without["names"] == {"samples": "generated without condition", "references": "val"}
+    assert without["counts"] == metrics["generation"]["counts"]
+    assert without["sha256"]["references"] == metrics["generation"]["sha256"]["references"]
+    assert without["sha256"]["samples"] != metrics["generation"]["sha256"]["samples"]
+    out = capsys.readouterr().out
+    assert f"without a condition: MMD-CD {without['scores']['mmd_cd']:.4g}" in out and "--part FILE" in out
+
+
+def test_references_of_none_of_the_classes_are_told_before_the_training(families, pcgen):
+    source = dict(np.load("b.npz"))
+    np.savez("b.npz", **{**source, "family": np.array(["Slope", "Brick"] * 4 + ["Odd"] * 8)})
+    status, line = pcgen("train", "demo", *SMALL, "model.condition={kind: class}", "--out", "run")
+    assert status == 2 and line.endswith("of the classes that the model learns (Brick, Slope): they are Odd")
+    assert not (families / "run").exists()

@@ -431,9 +431,9 @@ def test_a_point_belongs_where_score_times_membership_is_largest():
 
 
 def test_suppression_and_thresholds():
-    twins = [0.5, 0.5], [[0.0, 0, 0], [0.15, 0, 0]], [0.9, 0.5]
+    twins = [0.5, 0.5], [[0.0, 0, 0], [0.6, 0, 0]], [0.9, 0.5]
     for decoding, count in (
-        ({}, 1),
+        ({"overlap": 0.05}, 1),
         ({"overlap": 0.9}, 2),
         ({"overlap": 0.9, "score": 0.6}, 1),
         ({"foreground": 1.0}, 0),
@@ -450,6 +450,11 @@ def test_small_instances_give_their_points_to_the_next_best():
     model.config = replace(model.config, decoding=DecodingConfig(least=small + 1, overlap=1.0))
     found = predict_instances(model, points)
     assert len(found) == 1 and torch.equal(found.labels, (instance > 0).long())
+
+
+def test_what_a_better_star_leaves_of_another_is_no_object():
+    model, points, _ = balls([0.5, 0.5], [[0.0, 0, 0], [0.15, 0, 0]], [0.9, 0.5], overlap=0.9)
+    assert len(predict_instances(model, points)) == 1
 
 
 def test_nothing_is_found_in_nothing():

@@ -1,8 +1,9 @@
-"""What a shape is to be, from the command line: a class, a picture or a part, as a conditional model takes it."""
+"""What a shape is to be, as a conditional model takes it: from the command line, or of shapes to measure against."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from pcgen.cli.inputs import read_one
@@ -12,7 +13,10 @@ from pcgen.cli.parser import Parser
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["add_condition", "read_condition"]
+    from pcgen.data import ShapeSplit
+    from pcgen.models import ConditionConfig
+
+__all__ = ["add_condition", "conditions_of", "example_option", "of_classes", "read_condition"]
 
 # The option that each kind of condition takes.
 OPTIONS = {"class": "--class", "depth": "--image", "silhouette": "--image", "cloud": "--part"}
@@ -77,3 +81,45 @@ def _picture(path: str, resolution: int) -> Tensor:
         return framed(picture, resolution)
     except ValueError as error:
         raise UnreadableFile(path, str(error)) from None
+
+
+def example_option(condition: ConditionConfig | None) -> str:
+    """What to add to an example of ``pcgen sample``, after a space: a condition, if the model takes one."""
+    if condition is None:
+        return ""
+    return f" {OPTIONS[condition.kind]} {shlex.quote(condition.classes[0]) if condition.classes else 'FILE'}"
+
+
+def of_classes(split: ShapeSplit, condition: ConditionConfig | None) -> ShapeSplit:
+    """The shapes whose class a model can be told; all of them where it is told none or something else."""
+    from pcgen.data import ShapeSplit
+
+    if condition is None or condition.kind != "class":
+        return split
+    known = [i for i, category in enumerate(split.categories) if category in condition.classes]
+    return ShapeSplit(*(tuple(of[i] for i in known) for of in (split.names, split.categories, split.clouds)))
+
+
+def conditions_of(at: AtHand, split: ShapeSplit, shapes: int, seed: int) -> Any:
+    """What so many generated shapes are told, in turns that of each of a split's; None for a model without conditions.
+
+    What is drawn for shape i, points and then a view or the direction of a part, is a function of (seed, i). The split
+    is placed where the model makes shapes, and of a model by class holds shapes of its classes alone.
+    """
+    import torch
+
+    from pcgen.training.noise import step_noise
+
+    condition = at.model.condition
+    if condition is None:
+        return None
+    turns = [i % len(split) for i in range(shapes)]
+    names = [split.categories[i] for i in turns]
+    if condition.config.kind == "class":
+        return names
+    streams = step_noise(seed, 0, 0, range(shapes))
+    # As many points as training shows, drawn as there: with replacement, so that clouds may be of any size.
+    clouds = [torch.as_tensor(split.input(i)) for i in turns]
+    clouds = [cloud[torch.randint(len(cloud), (at.points,), generator=g)] for cloud, g in zip(clouds, streams)]
+    told = condition.of_shapes(at.model.standardise(torch.stack(clouds)), names, streams, at.up)
+    return at.model.to_data(told) if condition.config.kind == "cloud" else told

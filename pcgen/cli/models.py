@@ -41,14 +41,12 @@ class AtHand(NamedTuple):
     points: int  # of each cloud that its encoder saw
     normalise: Literal["set", "set-axis", "shape"]
     up: Literal["x", "y", "z"]
-    generates: bool  # unasked: not an autoencoder without a prior, nor a model that always needs a condition
+    generates: bool  # has a prior over shapes, as an autoencoder without a latent flow has not
     quiet: bool  # no progress bars
 
     @classmethod
     def of(cls, model: PointFlow, points: int, normalise="set", up="y", quiet: bool = False) -> AtHand:
         generates = model.latent_flow is not None or model.config.encoder.variational
-        if model.condition is not None and not model.config.condition.dropout:
-            generates = False
         return cls(model, points, normalise, up, generates, quiet)
 
     def frame(self) -> Normalisation:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pcgen.cli.bars import counting
+from pcgen.cli.conditions import conditions_of, example_option, of_classes
 from pcgen.cli.info import hardware, versions
 from pcgen.cli.models import AtHand, codes, rebuild
 from pcgen.config import to_dict
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pcgen.flows import SolverConfig
     from pcgen.metrics import GenerationScores
     from pcgen.models import PointFlow
-    from pcgen.training import AnyRunConfig, EvaluationConfig, RunConfig
+    from pcgen.training import AnyRunConfig, RunConfig
 
 __all__ = ["References", "circumstances", "finish", "gallery_of_epoch", "reference_shapes", "write_json"]
 
@@ -34,19 +35,29 @@ class References(NamedTuple):
     splits: str  # "val", or "val and test"
 
 
-def reference_shapes(shapes: Shapes, evaluation: EvaluationConfig) -> References:
+def reference_shapes(shapes: Shapes, config: RunConfig) -> References:
     """The first of the validation split and, where it has too few, of the test split.
 
+    Of a model by class only shapes of its classes, since no other can be asked for.
+
     Raises:
-        ValueError: a shape has fewer points than the evaluation asks for.
+        ValueError: a shape has fewer points than the evaluation asks for, or no shape is of the classes.
     """
     from pcgen.data import ShapeSplit
+    from pcgen.training import with_classes
 
-    val, test, count = shapes.val, shapes.test, evaluation.shapes
+    evaluation, condition = config.evaluation, with_classes(config, shapes).model.condition
+    val, test, count = of_classes(shapes.val, condition), of_classes(shapes.test, condition), evaluation.shapes
     splits = "val"
     if len(val) < count and val.names != test.names:  # a source without one of them has the same in both
         val = ShapeSplit(val.names + test.names, val.categories + test.categories, val.clouds + test.clouds)
         splits = "val and test"
+    if not len(val):
+        there = sorted({*shapes.val.categories, *shapes.test.categories})
+        raise ValueError(
+            f"no shape of val and test is of the classes that the model learns ({', '.join(condition.classes)}): "
+            f"they are {', '.join(there)}"
+        )
     chosen = val.first(count)
     sizes = [(len(s.reference(i)), name) for s in (chosen, shapes.train) for i, name in enumerate(s.names)]
     if min(sizes)[0] < evaluation.points:
@@ -63,18 +74,24 @@ def _at_hand(model: PointFlow, config: RunConfig, quiet: bool) -> AtHand:
 
 
 def gallery_of_epoch(config: RunConfig, shapes: Shapes, folder: Path) -> Callable:
-    """A callback that draws generated shapes beside reconstructions and their originals."""
+    """A callback that draws generated shapes beside reconstructions and their originals.
+
+    Those of a conditional model have the conditions of the originals.
+    """
+    # Models without conditions need no references: all of the validation split may be shown.
+    split = shapes.val if config.model.condition is None else reference_shapes(shapes, config).split
 
     def draw(model: PointFlow, state) -> None:
         at = _at_hand(model, config, quiet=True)  # the bar of the training stands already
-        val = shapes.val.first(COLUMNS).placed(at.normalise, at.frame())
-        points = config.evaluation.gallery_points
+        val = split.first(COLUMNS).placed(at.normalise, at.frame())
+        points, seed = config.evaluation.gallery_points, config.training.seed
         rows = {
             "real": [val.reference(i)[:points] for i in range(len(val))],
             "reconstructed": rebuild(at, [val.input(i) for i in range(len(val))], points, solver=_for_pictures()),
         }
         if at.generates:
-            drawn = model.sample(COLUMNS, points, config.training.seed, solver=_for_pictures())
+            told = conditions_of(at, val, COLUMNS, seed)
+            drawn = model.sample(COLUMNS, points, seed, condition=told, solver=_for_pictures())
             rows["generated"] = drawn.points.cpu().numpy()
         _gallery(rows, folder / "galleries" / f"epoch_{state.epoch:05d}.png", at, f"epoch {state.epoch}")
 
@@ -84,17 +101,18 @@ def gallery_of_epoch(config: RunConfig, shapes: Shapes, folder: Path) -> Callabl
 def finish(model: PointFlow, config: RunConfig, shapes: Shapes, folder: Path, quiet: bool = False) -> str:
     """Samples, pictures and ``metrics.json`` of a trained model; returns the closing words."""
     at = _at_hand(model, config, quiet)
-    split, splits = reference_shapes(shapes, config.evaluation)
+    split, splits = reference_shapes(shapes, config)
     references = References(split.placed(at.normalise, at.frame()), splits)
-    training = shapes.train.placed(at.normalise, at.frame())
+    training = of_classes(shapes.train, config.model.condition).placed(at.normalise, at.frame())
     measured = references.split.reference_set(config.evaluation.points)
-    generated = _generate(at, config, folder) if at.generates else None
+    generated = _generate(at, config, references.split, folder) if at.generates else None
     inputs = [references.split.input(i) for i in range(len(measured))]
     rebuilt = rebuild(at, inputs, config.evaluation.points, config.training.seed)
     _pictures(at, config, references, training, generated, folder)
-    scores = None
+    scores = condition = None
     if generated is not None and len(measured) > 1:
-        scores = _generation(generated, measured, training, config, references.splits, quiet)
+        scores = _generation(generated, measured, training, config, splits, quiet)
+        condition = _condition(at, measured, config, splits)
     reconstruction = _reconstruction(rebuilt, measured, references.split)
     metrics = {
         "generation": scores.as_dict() if scores else None,
@@ -104,23 +122,45 @@ def finish(model: PointFlow, config: RunConfig, shapes: Shapes, folder: Path, qu
             "shapes": len(measured),
             "placed": "each at the training set's average place and size" if at.normalise == "shape" else "as they are",
         },
+        **({"condition": condition} if condition else {}),
         **circumstances(config, shapes, folder),
     }
     write_json(folder / "metrics.json", metrics)
-    return _closing(scores, metrics, folder)
+    return _closing(scores, metrics, config, folder)
 
 
-def _generate(at: AtHand, config: RunConfig, folder: Path) -> np.ndarray:
-    """New shapes (S, N, 3), enough points for scores and pictures alike, kept in ``samples.npz``."""
+def _generate(at: AtHand, config: RunConfig, split: ShapeSplit, folder: Path) -> np.ndarray:
+    """New shapes (S, N, 3), enough points for scores and pictures alike, kept in ``samples.npz``.
+
+    A conditional model gives shape i the condition of shape i of the split.
+    """
     from pcgen.data import write_clouds
 
-    wanted = config.evaluation
+    wanted, seed = config.evaluation, config.training.seed
     points = max(wanted.points, wanted.gallery_points)
+    told = conditions_of(at, split, wanted.shapes, seed)
     with counting("sampling", at.quiet) as tell:
-        samples = at.model.sample(wanted.shapes, points, config.training.seed, progress=tell)
+        samples = at.model.sample(wanted.shapes, points, seed, condition=told, progress=tell)
     clouds = samples.points.cpu().numpy()
     write_clouds(folder / "samples.npz", clouds)
     return clouds
+
+
+def _condition(at: AtHand, measured: np.ndarray, config: RunConfig, splits: str) -> dict[str, Any] | None:
+    """Where the conditions of the generated shapes came from, and the scores of as many made without one."""
+    from pcgen.metrics import evaluate
+
+    condition, wanted, seed = config.model.condition, config.evaluation, config.training.seed
+    if condition is None:
+        return None
+    without = None
+    if condition.dropout:
+        with counting("sampling without condition", at.quiet) as tell:
+            free = at.model.sample(len(measured), wanted.points, seed, progress=tell).points.cpu().numpy()
+        # By CD alone: the EMD is most of a measurement's work.
+        names = ("generated without condition", splits)
+        without = evaluate(free, measured, wanted.protocol, emd="none", names=names, seed=seed).as_dict()
+    return {"kind": condition.kind, "from": f"{splits}: reference i for generated shape i", "without": without}
 
 
 def _generation(
@@ -212,17 +252,29 @@ def circumstances(config: AnyRunConfig, data: Shapes | SceneSets, folder: Path) 
     }
 
 
-def _closing(scores: GenerationScores | None, metrics: dict, folder: Path) -> str:
+def _closing(scores: GenerationScores | None, metrics: dict, config: RunConfig, folder: Path) -> str:
     """The scores, where to look, and what to try next."""
     found, oracle = metrics["reconstruction"], metrics["reconstruction"].get("oracle")
     beside = f" (another draw of the same points: CD {oracle['cd']:.4g}, EMD {oracle['emd']:.4g})" if oracle else ""
+    sample = f"pcgen sample {folder} -n 32 --points 10000{example_option(config.model.condition)} -o samples.npz"
     lines = [
         *([scores.table()] if scores else []),
+        *([_of_conditions(metrics["condition"])] if "condition" in metrics else []),
         f"reconstruction: CD {found['cd']:.4g}, EMD {found['emd']:.4g}{beside}",
         f"trained in {metrics['training']['minutes']:.1f} min; pictures, samples and metrics.json are in {folder}",
-        f"next: pcgen sample {folder} -n 32 --points 10000 -o samples.npz" if scores else f"next: pcgen info {folder}",
+        f"next: {sample if scores else f'pcgen info {folder}'}",
     ]
     return "\n".join(lines)
+
+
+def _of_conditions(condition: dict[str, Any]) -> str:
+    """What the generated shapes were told, and how they score without."""
+    line = f"generated shape i has the {condition['kind']} of reference i; without a condition: "
+    if condition["without"] is None:
+        return line + "none, the model always had one (condition.dropout is 0)"
+    scores = condition["without"]["scores"]
+    names = {"MMD-CD": "mmd_cd", "COV-CD": "cov_cd", "1-NNA-CD": "one_nna_cd", "JSD": "jsd"}
+    return line + ", ".join(f"{title} {scores[name]:.4g}" for title, name in names.items())
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -125,7 +125,7 @@ def _read_data(config: AnyRunConfig, quiet: bool) -> Shapes | SceneSets:
 
     with counting("reading shapes", quiet) as told:
         shapes = load(config.data, told)
-    reference_shapes(shapes, config.evaluation)
+    reference_shapes(shapes, config)
     return shapes
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodingConfig", "Instances", "Scan", "decode", "look", "predict_instances"]
 
+REMNANT = 0.5  # share of the points it claims that an instance must hold against others
+
 
 @dataclass(frozen=True)
 class DecodingConfig(Settings):
@@ -179,18 +181,21 @@ def _memberships(model: PolarMask3D, scan: Scan, stars: _Stars, probability: Ten
 
 
 def _owners(pairs: _Pairs, points: int, stars: int, least: int) -> Tensor:
-    """The pair (N,) by which each point has its star, −1 of none; stars with fewer than ``least`` points lose them.
+    """The pair (N,) by which each point has its star, −1 of none.
 
-    What they lose goes to the next best, so smaller and smaller stars are given up until all that are left hold enough.
+    A star that would hold fewer than ``least`` points, or too small a share of those that it claims, has none: it is
+    what others left, not an object. What it loses goes to the next best, so stars are given up one after the other,
+    those that lack most first.
     """
     weight = pairs.weight
+    needed = (REMNANT * torch.bincount(pairs.star, minlength=stars)).clamp_min(least)
     while True:
         owner = ops.segment_reduce(weight, torch.where(weight > 0, pairs.point, -1), points, "max").argmax
-        counts = torch.bincount(pairs.star[owner[owner >= 0]], minlength=stars)
-        small = (counts > 0) & (counts < least)
+        held = torch.bincount(pairs.star[owner[owner >= 0]], minlength=stars) / needed
+        small = (held > 0) & (held < 1)
         if not small.any():
             return owner
-        worst = small & (counts == counts[small].min())
+        worst = small & (held == held[small].min())
         weight = torch.where(worst[pairs.star], 0.0, weight)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from pcgen import ops
 from pcgen.data.scenes import Scene, Tile, tiles
 from pcgen.models.inference import Progress
-from pcgen.models.instances import DecodingConfig, Instances
+from pcgen.models.instances import REMNANT, DecodingConfig, Instances
 
 if TYPE_CHECKING:
     from pcgen.models.polarmask3d import PolarMask3D
@@ -33,7 +33,6 @@ POINTS = 1_000_000  # of a tile with its margin, unless asked otherwise: bounds 
 MARGIN = 5.0  # usual radii of an object: the margin unless asked otherwise
 FINEST = 1024  # cells along the longer edge of a scan, by which the size of tiles is chosen
 AGREEMENT = 0.5  # IoU; not below, or an instance could agree with two of one tile
-REMNANT = 0.5  # share of its points that an instance must keep against others
 _SAID = ("classes", "scores", "centres", "lengths", "valid", "volumes")  # columns of an instance, whatever its points
 
 
