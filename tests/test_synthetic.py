@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from scipy.stats import chisquare
 
-from pcgen.data.synthetic import CATEGORIES, PARTS, make_shape, sample_shape
+from pcgen.data.synthetic import CATEGORIES, PARTS, cabinet, make_shape, sample_shape
 from pcgen.data.synthetic import solids as s
 
 SEEDS = range(24)
@@ -111,10 +111,13 @@ def test_frame_is_exact_and_meshes_are_sound(category, seed):
 def test_shapes_are_mirror_images_of_themselves(category, seed):
     """All but the parts that chance or rotation place freely: x → −x maps the surface onto itself."""
     shape = make_shape(category, seed)
-    if shape.parameters.get("cabinet") == "one" or category in ("lamp", "airplane"):
+    one_sided = shape.parameters.get("cabinet") == "one" or shape.parameters.get("chaise", "none") != "none"
+    if one_sided or category in ("lamp", "airplane"):
         return
-    mirrored = shape.vertices * (-1, 1, 1)
-    assert cKDTree(shape.vertices).query(mirrored)[0].max() < 0.03
+    fixed = np.isin(shape.face_part, [i for i, p in enumerate(PARTS[category]) if p not in ("books", "doors")])
+    vertices = shape.vertices[np.unique(shape.faces[fixed])]
+    mirrored = vertices * (-1, 1, 1)
+    assert cKDTree(vertices).query(mirrored)[0].max() < 0.03
 
 
 @quick
@@ -211,11 +214,13 @@ def test_structure_varies(category):
 
 
 def test_front_is_towards_positive_z():
-    chair = [make_shape("chair", seed) for seed in SEEDS]
-    back, seat = PARTS["chair"].index("back"), PARTS["chair"].index("seat")
-    for shape in chair:
-        z = shape.vertices[shape.faces].mean(1)[:, 2]
-        assert z[shape.face_part == back].mean() < z[shape.face_part == seat].mean()
+    pairs = {"chair": ("back", "seat"), "sofa": ("back", "seat"), "bed": ("headboard", "bedding")}
+    for category, parts in pairs.items():
+        rear, front = (PARTS[category].index(part) for part in parts)
+        for shape in (make_shape(category, seed) for seed in SEEDS):
+            z = shape.vertices[shape.faces].mean(1)[:, 2]
+            if (shape.face_part == rear).any():  # not every bed has a head board
+                assert z[shape.face_part == rear].mean() < z[shape.face_part == front].mean()
     for seed in SEEDS:
         shape = make_shape("airplane", seed)
         centre = shape.vertices[shape.faces].mean(1)
@@ -225,7 +230,7 @@ def test_front_is_towards_positive_z():
 
 
 def test_shapes_stand_on_something():
-    for category, part in (("chair", "legs"), ("table", "support"), ("car", "wheels")):
+    for category, part in (("chair", "legs"), ("table", "support"), ("car", "wheels"), ("sofa", "legs")):
         for seed in SEEDS:
             shape = make_shape(category, seed)
             low = shape.vertices[shape.faces, 1].min(1)
@@ -233,8 +238,41 @@ def test_shapes_stand_on_something():
             assert standing <= {PARTS[category].index(part), *([4] if category == "table" else [])}
 
 
+@quick
+@given(seed_of)
+def test_cabinets_have_their_nominal_sizes(seed):
+    shape = make_shape("cabinet", seed)
+    drawn, metres = shape.parameters, shape.vertices * shape.diagonal
+    size = np.ptp(metres[shape.faces], axis=(0, 1))
+    assert size[:2] == pytest.approx([drawn["width"], drawn["height"]], abs=1e-9)
+    assert drawn["depth"] - 0.03 < size[2] < drawn["depth"] + 0.04  # a handle stands out, a plinth stands back
+
+
+def boxes(meshes):
+    corners = np.concatenate([mesh.vertices for mesh in meshes]).reshape(-1, 8, 3)
+    return corners.min(1), corners.max(1)
+
+
+def overlaps(a, b):
+    """(A, B): whether two boxes share more than a face."""
+    (low, high), (other_low, other_high) = a, b
+    return (np.minimum(high[:, None], other_high) - np.maximum(low[:, None], other_low) > 1e-9).all(-1)
+
+
+def test_books_stand_on_boards_and_run_into_nothing():
+    stocked = [c for c in (cabinet.draw(np.random.default_rng(seed)) for seed in range(60)) if c.books]
+    assert {(c.kind, c.back) for c in stocked} >= {("bookcase", "rear"), ("bookcase", "none"), ("shop", "middle")}
+    for parts in map(cabinet.build, stocked):
+        books, boards = boxes(parts["books"]), boxes(parts["carcass"] + parts["shelves"])
+        assert not overlaps(books, boards).any()
+        assert (overlaps(books, books).sum(1) == 1).all()  # itself
+        assert np.isclose(books[0][:, None, 1], boards[1][:, 1], atol=1e-9).any(1).all()
+
+
 def test_mistakes_are_answered_in_one_line():
-    with pytest.raises(ValueError, match=r"^no category 'chiar' \(nearest: 'chair'\); expected one of .*lamp$"):
+    with pytest.raises(
+        ValueError, match=r"^no category 'chiar' \(nearest: 'chair'\); expected one of .*lamp, cabinet, sofa, bed$"
+    ):
         make_shape("chiar", 0)
     with pytest.raises(ValueError, match=r"seed must be 0 or more, got -1"):
         make_shape("car", -1)

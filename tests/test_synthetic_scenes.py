@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pcgen.config import from_dict
 from pcgen.data import Mesh, SceneSettings, UnreadableFile, generate_scene
 from pcgen.data.scenes import read_scene, write_scene
-from pcgen.data.synthetic import solids
+from pcgen.data.synthetic import make_shape, solids
 from pcgen.data.synthetic.scenes_layout import body, clearance, moved
 from pcgen.data.synthetic.scenes_scan import _rings, sample_area, scan
 from pcgen.geometry.raycast import cast, mesh_tree
@@ -299,6 +299,17 @@ def test_meshes_of_a_folder_stand_up(tmp_path, up, height):
     assert made.scene.classes == {1: "floor", 2: "wall", 3: "brick", 4: "plate"}
     sized = generate_scene(0, dataclasses.replace(config, size=(0.5, 0.6)))
     for thing in sized.objects:
+        assert 0.5 <= np.linalg.norm(np.ptp(thing.model.vertices, axis=0)) <= 0.6
+
+
+def test_furniture_keeps_its_nominal_size_unless_told():
+    config = dataclasses.replace(COARSE, categories=("cabinet", "sofa", "bed"), floor=(9, 9), objects=(6, 6))
+    things = generate_scene(0, config).objects
+    assert {thing.category for thing in things} == {"cabinet", "sofa", "bed"}
+    for thing in things:
+        shape = make_shape(thing.category, int(thing.name.split("/")[1]))
+        assert np.linalg.norm(np.ptp(thing.model.vertices, axis=0)) == pytest.approx(shape.diagonal)
+    for thing in generate_scene(0, dataclasses.replace(config, size=(0.5, 0.6))).objects:
         assert 0.5 <= np.linalg.norm(np.ptp(thing.model.vertices, axis=0)) <= 0.6
 
 

@@ -88,7 +88,7 @@ def _add_synthetic(actions) -> None:
         tenth as many to validate and to test. y is up, the front looks along +z, the box's diagonal is 1.""",
         ("pcgen data synthetic chair chairs.PC15k -n 1000", "pcgen train --data chairs.PC15k"),
     )
-    parser.add_argument("category", metavar="CATEGORY", help="chair, table, airplane, car or lamp")
+    parser.add_argument("category", metavar="CATEGORY", help="chair, table, airplane, car, lamp, cabinet, sofa or bed")
     parser.add_argument("out", type=Path, metavar="OUT", help="a new folder")
     parser.add_argument("-n", "--shapes", type=at_least(2), default=400, metavar="N", help="to train [%(default)s]")
     parser.add_argument("--points", type=at_least(2), default=15000, metavar="N", help="of each shape [%(default)s]")

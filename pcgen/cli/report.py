@@ -269,7 +269,7 @@ def _closing(scores: GenerationScores | None, metrics: dict, config: RunConfig, 
 
 def _of_conditions(condition: dict[str, Any]) -> str:
     """What the generated shapes were told, and how they score without."""
-    line = f"generated shape i has the {condition['kind']} of reference i; without a condition: "
+    line = f"generated shape i is told the {condition['kind']} of reference i; without a condition: "
     if condition["without"] is None:
         return line + "none, the model always had one (condition.dropout is 0)"
     scores = condition["without"]["scores"]

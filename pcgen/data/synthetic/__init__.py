@@ -1,4 +1,4 @@
-"""Shapes whose truth is known: five categories of labelled meshes and clouds, in unlimited supply by seed."""
+"""Shapes whose truth is known: labelled meshes and clouds, in unlimited supply by seed."""
 
 from pcgen.data.synthetic.shapes import (
     CATEGORIES,

@@ -13,7 +13,7 @@ from .shapes import CATEGORIES, make_shape
 
 __all__ = ["Catalogue", "Model", "catalogue", "draw_model"]
 
-# Box diagonals in metres: furniture as it is, vehicles as toys, so that all belong in one room.
+# Box diagonals in metres: vehicles as toys, so that all belong in one room. Other shapes keep their nominal size.
 _DIAGONALS = {"chair": (0.9, 1.3), "table": (0.9, 2.0), "lamp": (0.4, 1.7), "airplane": (0.3, 0.8), "car": (0.3, 0.7)}
 
 # What stands up along z when it stood up along this axis: proper rotations.
@@ -75,7 +75,8 @@ def draw_model(things: Catalogue, size: tuple[float, float] | None, up: str, rng
         vertices = mesh.vertices @ _UPRIGHT[up].T
     else:
         seed = int(rng.integers(2**40)) * len(SPLITS) + SPLITS.index(things.split)
-        mesh, size, name = make_shape(category, seed), size or _DIAGONALS[category], f"{category}/{seed}"
+        mesh, name = make_shape(category, seed), f"{category}/{seed}"
+        size = size or _DIAGONALS.get(category, (mesh.diagonal, mesh.diagonal))
         vertices = mesh.vertices @ _UPRIGHT["y"].T
     used, faces = np.unique(mesh.faces, return_inverse=True)  # stray vertices would spoil the box
     vertices = vertices[used]

@@ -1,4 +1,4 @@
-"""Shapes of five familiar categories, drawn by seed, as labelled meshes and as labelled point clouds.
+"""Shapes of familiar categories, drawn by seed, as labelled meshes and as labelled point clouds.
 
 The frame is ShapeNetCore.v2's: y up, the front towards +z, the bounding box centred at the origin with a diagonal
 of 1. Sizes are therefore relative to the shape; metres do not apply.
@@ -13,13 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from pcgen.data.synthetic import airplane, car, chair, lamp, table
+from pcgen.data.synthetic import airplane, bed, cabinet, car, chair, lamp, sofa, table
 from pcgen.data.synthetic.solids import merge
 from pcgen.data.synthetic.streams import stream
 
 __all__ = ["CATEGORIES", "PARTS", "LabelledCloud", "SyntheticShape", "make_shape", "sample_shape"]
 
-_MODULES = {"chair": chair, "table": table, "airplane": airplane, "car": car, "lamp": lamp}
+# New ones go to the end: a scene numbers its classes, and draws its objects, by this order.
+_MODULES = {
+    **{"chair": chair, "table": table, "airplane": airplane, "car": car, "lamp": lamp},
+    **{"cabinet": cabinet, "sofa": sofa, "bed": bed},
+}
 
 CATEGORIES: tuple[str, ...] = tuple(_MODULES)
 PARTS: dict[str, tuple[str, ...]] = {name: module.PARTS for name, module in _MODULES.items()}
@@ -35,6 +39,7 @@ class SyntheticShape:
     faces: np.ndarray  # (F, 3) int64, counter-clockwise seen from outside
     face_part: np.ndarray  # (F,) int64, index into PARTS[category]
     parameters: dict[str, Any]  # what was drawn: numbers and names, sizes before scaling
+    diagonal: float  # of the box before scaling, in nominal metres
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +60,19 @@ def make_shape(category: str, seed: int) -> SyntheticShape:
     1.0
     >>> make_shape("chiar", 0)
     Traceback (most recent call last):
-    ValueError: no category 'chiar' (nearest: 'chair'); expected one of chair, table, airplane, car, lamp
+    ValueError: no category 'chiar' (nearest: 'chair'); expected one of chair, table, airplane, ...
     """
     module = _module(category)
     drawn = module.draw(_stream(category, seed, 0))
     solids = [(part, mesh) for part, meshes in module.build(drawn).items() for mesh in meshes]
     vertices, faces = merge([mesh for _, mesh in solids])
     label = np.repeat([module.PARTS.index(part) for part, _ in solids], [len(m.faces) for _, m in solids])
+    diagonal = float(np.linalg.norm(np.ptp(vertices, axis=0)))
     vertices = _framed(vertices)
     solid = _areas(vertices, faces) > 1e-12  # poles and pointed ends leave triangles without area
-    return SyntheticShape(category, int(seed), vertices, faces[solid], label[solid], dataclasses.asdict(drawn))
+    return SyntheticShape(
+        category, int(seed), vertices, faces[solid], label[solid], dataclasses.asdict(drawn), diagonal
+    )
 
 
 def sample_shape(category: str, seed: int, points: int = 2048) -> LabelledCloud:
