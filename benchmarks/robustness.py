@@ -29,6 +29,7 @@ class Setting(NamedTuple):
 
     label: str
     changes: dict[str, Any]  # of SceneSettings
+    density: float = 1.0  # points of an object, of those it had where the runs were trained; as many times more count
 
 
 class Row(NamedTuple):
@@ -43,14 +44,15 @@ class Row(NamedTuple):
 def axes(base: SceneSettings) -> dict[str, list[Setting]]:
     """What is varied, in metres; the settings that are not, are those of ``base``."""
     apart = {"touching": 1.0, "stacked": 0.0}  # every object has a neighbour at just that distance
-    views = [Setting(f"{n} sensor{'s' * (n > 1)}", {"sampling": "scan", "sensors": n}) for n in (1, 2, 4)]
+    fine = {"spacing": base.spacing / 2}
+    views = [Setting(f"{n} sensor{'s' * (n > 1)}", {"sampling": "scan", "sensors": n, **fine}) for n in (1, 2, 4)]
     return {
         "spacing": [
-            Setting(f"{x * base.spacing:.3f}", {"spacing": x * base.spacing}) for x in (0.5, 0.7, 1, 1.4, 2, 3)
+            Setting(f"{x * base.spacing:.3f}", {"spacing": x * base.spacing}, x**-2) for x in (0.5, 0.7, 1, 1.4, 2, 3)
         ],
         "noise": [Setting(f"{x:g}", {"noise": x}) for x in (0.0, 0.005, 0.01, 0.02, 0.04)],
         "gap": [Setting(f"{x:g}", {"gap": x, **apart}) for x in (-0.05, 0.0, 0.05, 0.1, 0.2, 0.4)],
-        "view": [*views, Setting("complete", {"sampling": "area"})],
+        "view": [*views, Setting("complete", {"sampling": "area", **fine})],
     }
 
 
@@ -62,7 +64,7 @@ def measured(runs: Sequence[Run], base: SceneSettings, setting: Setting, scenes:
     sets = load_scenes(data, config.model.features, config.model.up)
     runs = [run._replace(scenes=sets) for run in runs]
     truth = clouds(runs[0], "test")
-    least = max(1, round(config.evaluation.min_points * (base.spacing / scene.spacing) ** 2))
+    least = max(1, round(config.evaluation.min_points * setting.density))
     scores = [segmentation_scores(found_by(run), truth, min_points=least) for run in runs]
     ceiling = oracle_of(truth, runs[0].model.rays, least).ap.ap50
     return Row(setting.label, [s.ap.ap50 for s in scores], ceiling, scores[0].ap.counted)
