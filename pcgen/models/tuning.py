@@ -13,7 +13,7 @@ from pcgen.models.polar_targets import LabelledCloud
 if TYPE_CHECKING:
     from pcgen.models.polarmask3d import PolarMask3D
 
-__all__ = ["GRID", "average_precision", "tune_decoding"]
+__all__ = ["GRID", "average_precision", "evaluated", "tune_decoding"]
 
 GRID: dict[str, tuple[float, ...]] = {
     "foreground": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
@@ -54,18 +54,22 @@ def tune_decoding(
     return best
 
 
+def evaluated(found: Sequence[Any], clouds: Sequence[LabelledCloud], classes: int, min_points: int) -> dict[str, Any]:
+    """Keywords that all metrics of :mod:`pcgen.metrics.segmentation` share: the clouds' labels and what was found."""
+    semantics = [c.instance.clamp(max=1) if c.semantic is None else c.semantic for c in clouds]
+    return {
+        "instances": [cloud.instance.cpu() for cloud in clouds],
+        "semantics": [semantic.cpu() for semantic in semantics],
+        "masks": [instances.labels.cpu() for instances in found],
+        "labels": [instances.classes.cpu() for instances in found],
+        "classes": None if classes == 1 else range(1, classes + 1),
+        "min_points": min_points,
+    }
+
+
 def average_precision(
     found: Sequence[Instances], clouds: Sequence[LabelledCloud], classes: int = 1, min_points: int = 100
 ) -> ScannetAp:
     """AP of what was found in labelled clouds, class-agnostic for one class; what is found on background is wrong."""
-    semantics = [c.instance.clamp(max=1) if c.semantic is None else c.semantic for c in clouds]
-    return scannet_ap(
-        instances=[cloud.instance.cpu() for cloud in clouds],
-        semantics=[semantic.cpu() for semantic in semantics],
-        masks=[instances.labels.cpu() for instances in found],
-        scores=[instances.scores.cpu() for instances in found],
-        labels=[instances.classes.cpu() for instances in found],
-        classes=None if classes == 1 else range(1, classes + 1),
-        min_points=min_points,
-        background="negative",
-    )
+    scores = [instances.scores.cpu() for instances in found]
+    return scannet_ap(**evaluated(found, clouds, classes, min_points), scores=scores, background="negative")

@@ -19,7 +19,7 @@ from pcgen.models.instances import Instances, look
 from pcgen.models.oracle import OracleScores, encode_and_decode, oracle_scores
 from pcgen.models.polar_targets import LabelledCloud
 from pcgen.models.polarmask3d import PolarMask3D
-from pcgen.models.tuning import average_precision
+from pcgen.models.tuning import average_precision, evaluated
 
 __all__ = ["SegmentationScores", "clustering_scores", "oracle_of", "segmentation_scores"]
 
@@ -62,15 +62,7 @@ def segmentation_scores(
 
     Instances of fewer than ``min_points`` points are ignored by all three.
     """
-    semantics = [c.instance.clamp(max=1) if c.semantic is None else c.semantic for c in clouds]
-    given = {
-        "instances": [cloud.instance for cloud in clouds],
-        "semantics": semantics,
-        "masks": [instances.labels.cpu() for instances in found],
-        "labels": [instances.classes.cpu() for instances in found],
-        "classes": None if classes == 1 else range(1, classes + 1),
-        "min_points": min_points,
-    }
+    given = evaluated(found, clouds, classes, min_points)
     return SegmentationScores(
         average_precision(found, clouds, classes, min_points), panoptic_quality(**given), instance_coverage(**given)
     )
