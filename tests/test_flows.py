@@ -107,6 +107,18 @@ def test_jvp_is_the_directional_derivative(perturb, layer, nonlinearity):
     assert_close(jv, want_jv)
 
 
+@pytest.mark.parametrize("frequencies", [0, 1, 4])
+def test_features_are_octaves_of_each_coordinate(perturb, frequencies):
+    net, plain = (perturb(VelocityNet(2, (8, 7), 4, frequencies=f)) for f in (frequencies, 0))
+    x, dx, t = normal(2, 5, 2), normal(2, 5, 2, seed=1), torch.tensor(0.3).double()
+    modulation = net.modulation(normal(2, 4, seed=2))
+    seen = torch.cat([x] + [f(2**k * x) for f in (torch.sin, torch.cos) for k in range(frequencies)], -1)
+    plain.load_state_dict({**net.state_dict(), "layers.0.linear.weight": plain.layers[0].linear.weight})
+    plain.layers[0].linear.weight = torch.nn.Parameter(net.layers[0].linear.weight.detach())  # of any input width
+    assert_close(net(t, x, modulation), plain(t, seen, modulation))
+    assert_close(net.jvp(t, x, dx, modulation), torch.func.jvp(lambda x: net(t, x, modulation), (x,), (dx,)))
+
+
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_exact_divergence_is_the_trace_of_the_jacobian(perturb, layer, nonlinearity):

@@ -23,8 +23,8 @@ def normal(*shape, seed=0, dtype=F64):
 def arguments(perturb):
     """A function that builds (net, t, x, modulation, tangents) away from the identity."""
 
-    def build(layer="concatsquash", context=4, tangents=0, points=6, dims=(8, 7), dtype=F64, size=0.3):
-        net = perturb(VelocityNet(3, dims, context, layer), size=size).to(dtype)
+    def build(layer="concatsquash", context=4, tangents=0, points=6, dims=(8, 7), dtype=F64, size=0.3, frequencies=0):
+        net = perturb(VelocityNet(3, dims, context, layer, frequencies=frequencies), size=size).to(dtype)
         modulation = net.modulation(normal(2, context, seed=1, dtype=dtype) if context else None)
         e = normal(tangents, 2, points, 3, seed=2, dtype=dtype) if tangents else None
         return net, torch.tensor(0.3, dtype=dtype), normal(2, points, 3, dtype=dtype), modulation, e
@@ -56,6 +56,18 @@ def test_velocity_and_gradients_are_the_definition(arguments, layer, context, ta
         assert_close(found, want)
     for found, want in zip(gradients(fused.velocity, *inputs), gradients(defined, *inputs), strict=True):
         assert_close(found.expand_as(want) if want.dim() else found.sum(), want)
+
+
+@pytest.mark.parametrize("tangents", [0, 1, 3])
+def test_fourier_features(arguments, tangents):
+    inputs = arguments(tangents=tangents, frequencies=3)
+    for found, want in zip(fused.velocity(*inputs), defined(*inputs)):
+        assert_close(found, want)
+    with torch.no_grad():
+        for found, want in zip(fused.infer(*inputs), defined(*inputs)):
+            assert_close(found, want)
+    for found, want in zip(gradients(fused.velocity, *inputs), gradients(defined, *inputs), strict=True):
+        assert_close(found, want)
 
 
 @pytest.mark.parametrize("dims", [(5,), (5, 6), (5, 6, 7, 4)])

@@ -41,6 +41,7 @@ class FlowConfig(Settings):
     train_time: bool = True
     norm: Literal["moving", "frozen", "none"] = "moving"  # before, between and after the blocks
     solver: SolverConfig = field(default_factory=SolverConfig)
+    frequencies: int = 0  # octaves of Fourier features that the velocity sees beside a state; the paper has none
 
     def __post_init__(self):
         super().__post_init__()
@@ -48,6 +49,8 @@ class FlowConfig(Settings):
             raise ValueError(f"dims must be positive layer widths, got {self.dims}")
         if self.blocks < 1:
             raise ValueError(f"blocks must be at least 1, got {self.blocks}")
+        if self.frequencies < 0:
+            raise ValueError(f"frequencies must not be negative, got {self.frequencies}")
         if not self.time_length > 0:
             raise ValueError(f"time_length must be positive, got {self.time_length}")
 
@@ -124,7 +127,7 @@ class CNF(nn.Module):
 
     def __init__(self, dim: int, context: int, config: FlowConfig):
         super().__init__()
-        self.net = VelocityNet(dim, config.dims, context, config.layer, config.nonlinearity)
+        self.net = VelocityNet(dim, config.dims, context, config.layer, config.nonlinearity, config.frequencies)
         end = torch.tensor(math.sqrt(config.time_length))
         if config.train_time:
             self.sqrt_end_time = nn.Parameter(end)

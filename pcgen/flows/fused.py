@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pcgen.flows.layers import Modulation, VelocityNet
+from pcgen.flows.layers import Modulation, VelocityNet, features
 from pcgen.flows.products import linear_no_grad, outer, served
 
 __all__ = ["infer", "pays", "velocity"]
@@ -61,7 +61,7 @@ def velocity(
     >>> torch.allclose(velocity(net, t, x, modulation)[0], net(t, x, modulation), atol=1e-6)
     True
     """
-    return _Velocity.apply(x, tangents, hidden, *_arguments(net, t, modulation))
+    return _Velocity.apply(*features(x, tangents, net.frequencies), hidden, *_arguments(net, t, modulation))
 
 
 def infer(
@@ -80,7 +80,8 @@ def infer(
         layers = _of_shape(row, arguments, hidden)
         for start in range(0, x.shape[1], block):
             part = slice(start, start + block)
-            out = _carry(layers, x[row, part], None if tangents is None else tangents[:, row, part])[-1]
+            seen = features(x[row, part], None if tangents is None else tangents[:, row, part], net.frequencies)
+            out = _carry(layers, *seen)[-1]
             v[row, part] = out.h
             if jv is not None:
                 jv[:, row, part] = out.p
@@ -109,12 +110,13 @@ def _of_shape(row: int, layers: Sequence[Tensor | None], hidden: torch.dtype | N
 
 
 class _Velocity(torch.autograd.Function):
-    """States x (B, N, D), tangents (K, B, N, D) or None, and (W, b, gate (B or 1, O), shift) of each layer."""
+    """Inputs x (B, N, I), their tangents (K, B, N, I) or None, and (W, b, gate (B or 1, O), shift) of each layer."""
 
     @staticmethod
     def forward(ctx, x: Tensor, tangents: Tensor | None, hidden: torch.dtype | None, *layers: Tensor | None):
-        v = torch.empty_like(x)
-        jv = None if tangents is None else torch.empty_like(tangents)
+        outputs = len(layers[-4])
+        v = x.new_empty(*x.shape[:-1], outputs)
+        jv = None if tangents is None else x.new_empty(*tangents.shape[:-1], outputs)
         tape = []
         for row in range(len(x)):
             kept = _carry(_of_shape(row, layers, hidden), x[row], None if jv is None else tangents[:, row])
@@ -133,6 +135,7 @@ class _Velocity(torch.autograd.Function):
         (x, tangents, *layers), tape = saved[: ctx.inputs], saved[ctx.inputs :]
         hidden = 2 * (len(layers) // 4 - 2)  # tensors on tape for each shape
         of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        of_tangents = torch.empty_like(tangents) if ctx.needs_input_grad[1] else None
         grads = [None if p is None else torch.zeros_like(p) for p in layers]
         for row in range(len(x)):
             u = None if tangents is None else tangents[:, row]
@@ -142,9 +145,11 @@ class _Velocity(torch.autograd.Function):
             for i in reversed(range(len(kept))):
                 da, dp = _pull_back(row, layers, grads, i + 1, da, dp, kept[i])
             weight = _unfold(row, layers, grads, 0, _outer(da, x[row], dp, u), da.sum(0))
-            if ctx.needs_input_grad[0]:
+            if of_x is not None:
                 of_x[row] = linear_no_grad(da, weight.t())
-        return of_x, None, None, *grads
+            if of_tangents is not None:
+                of_tangents[:, row] = _product(dp, weight.t())
+        return of_x, of_tangents, None, *grads
 
 
 class _Kept(NamedTuple):

@@ -20,10 +20,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["LAYERS", "NONLINEARITIES", "LayerName", "Modulation", "NonlinearityName", "VelocityNet"]
+__all__ = ["LAYERS", "NONLINEARITIES", "LayerName", "Modulation", "NonlinearityName", "VelocityNet", "features"]
 
 LayerName = Literal["concatsquash", "concatscale", "concat_v2", "squash", "scale", "ignore"]
 NonlinearityName = Literal["tanh", "relu", "softplus", "elu", "swish", "square", "identity"]
+
+
+def features(x: Tensor, dx: Tensor | None, frequencies: int) -> tuple[Tensor, Tensor | None]:
+    """x (…, D) with sin 2ᵏx and cos 2ᵏx for k < ``frequencies``, (…, (1 + 2·frequencies) D), and how it moves along dx.
+
+    A network of few layers follows a surface only as finely as its first layer tells near points apart (Tancik et al.
+    2020, arXiv 2006.10739). No frequencies: x and dx themselves.
+
+    >>> features(torch.tensor([[0.0, 1.0]]), None, 1)[0].round(decimals=2)
+    tensor([[0.0000, 1.0000, 0.0000, 0.8400, 1.0000, 0.5400]])
+    """
+    if not frequencies:
+        return x, dx
+    octaves = 2.0 ** torch.arange(frequencies, dtype=x.dtype, device=x.device)[:, None]
+    angle = (x.unsqueeze(-2) * octaves).flatten(-2)  # all coordinates at each octave
+    sin, cos = angle.sin(), angle.cos()
+    out = torch.cat([x, sin, cos], -1)
+    if dx is None:
+        return out, None
+    turned = (dx.unsqueeze(-2) * octaves).flatten(-2)
+    return out, torch.cat([dx, turned * cos, -turned * sin], -1)
 
 
 class LayerKind(NamedTuple):
@@ -113,6 +134,7 @@ class VelocityNet(nn.Module):
         context: number of context values C per shape (0: unconditional).
         layer: how time and context enter, a key of :data:`LAYERS`.
         nonlinearity: between layers, none after the last; a key of :data:`NONLINEARITIES`.
+        frequencies: how many octaves of Fourier features the first layer sees beside a state, see :func:`features`.
 
     >>> net = VelocityNet(3, (8, 8), context=4)
     >>> x, c = torch.zeros(2, 5, 3), torch.ones(2, 4)
@@ -127,13 +149,15 @@ class VelocityNet(nn.Module):
         context: int = 0,
         layer: LayerName = "concatsquash",
         nonlinearity: NonlinearityName = "tanh",
+        frequencies: int = 0,
     ):
         super().__init__()
-        sizes = (dim, *hidden, dim)
+        sizes = (dim * (1 + 2 * frequencies), *hidden, dim)
         kind = LAYERS[layer]
         self.layers = nn.ModuleList(ModulatedLinear(a, b, context, kind) for a, b in itertools.pairwise(sizes))
         self.context = context
         self.nonlinearity = nonlinearity
+        self.frequencies = frequencies
         # One learned β for the whole network, as in the original's shared Swish.
         self.beta = nn.Parameter(torch.ones(())) if nonlinearity == "swish" else None
 
@@ -182,6 +206,7 @@ class VelocityNet(nn.Module):
         ``hidden``: the type of the products between hidden layers, where it is not that of x.
         """
         activation, _ = NONLINEARITIES[self.nonlinearity]
+        x, _ = features(x, None, self.frequencies)
         last = len(self.layers) - 1
         for i, layer in enumerate(self.layers):
             x = layer(x, *self.modulate(t, modulation, i), hidden if 0 < i < last else None)
@@ -192,6 +217,7 @@ class VelocityNet(nn.Module):
     def jvp(self, t: Tensor, x: Tensor, dx: Tensor, modulation: Modulation) -> tuple[Tensor, Tensor]:
         """Velocity (B, N, D), and its derivative in the directions ``dx``, (…, B or 1, N or 1, D)."""
         activation, derivative = NONLINEARITIES[self.nonlinearity]
+        x, dx = features(x, dx, self.frequencies)
         for i, layer in enumerate(self.layers):
             gate, shift = self.modulate(t, modulation, i)
             x, dx = layer(x, gate, shift), layer.tangent(dx, gate)

@@ -35,8 +35,9 @@ class TrainingConfig(Settings):
     prior_epochs: int | None = None  # afterwards, of the latent flow alone; None: as many as `prior_steps` fill
     prior_steps: int = 0
     batch: int = 16  # shapes, or crops of scenes, per step
-    lr: float = 2e-3  # Adam's learning rate; constant for half of a stage, then falling linearly to zero
-    betas: tuple[float, float] = (0.9, 0.999)
+    optimizer: Literal["adam", "muon"] = "adam"  # muon: of the matrices between hidden layers; the rest stays Adam's
+    lr: float = 2e-3  # the learning rate; constant for half of a stage, then falling linearly to zero
+    betas: tuple[float, float] = (0.9, 0.999)  # Adam's
     weight_decay: float = 0.0
     warmup: int = 0  # steps over which the rate rises from zero
     clip: float | None = None  # bound on the gradient's norm

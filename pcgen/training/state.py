@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pcgen.config import to_yaml
 from pcgen.training.checkpoint import load_resume, save_checkpoint, save_resume
 from pcgen.training.config import AnyRunConfig
+from pcgen.training.optimizers import Optimizers, new_optimizer
 
 __all__ = ["Ema", "Stage", "State", "stages"]
 
@@ -75,14 +76,13 @@ class State:
         self.epoch, self.step, self.total_steps = 0, 0, 0
         self.best = float("inf")
         self.seconds = 0.0
-        self.optimizer: torch.optim.Optimizer | None = None
+        self.optimizer: torch.optim.Optimizer | Optimizers | None = None
 
     def new_optimizer(self, prior_only: bool) -> None:
-        """Adam over what the stage trains: all, or the latent flow with what tells it of a condition."""
+        """Over what the stage trains: all, or the latent flow with what tells it of a condition."""
         modules = (self.model.latent_flow, self.model.condition) if prior_only else (self.model,)
-        t = self.config.training
         trained = [p for module in modules if module is not None for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(trained, lr=t.lr, betas=t.betas, weight_decay=t.weight_decay, fused=True)
+        self.optimizer = new_optimizer(trained, self.config.training)
 
     def enter(self, stage: Stage) -> None:
         """Begin a stage: another set of weights is trained, and another loss tells the best of them."""
