@@ -2,8 +2,8 @@
 
     python benchmarks/generate.py [--minutes 5] [--shapes 120] [--seeds 5] [--points 512] [--width 128]
 
-Synthetic chairs; each variant trains for as many minutes of CPU time from weights of the same seed. Then, for each
-number of evaluations of a midpoint sampler, over sample sets of ``--seeds`` seeds:
+Synthetic chairs; each variant trains for as many minutes of CPU time, from the same weights where its network is the
+same. Then, for each number of evaluations of a midpoint sampler, over sample sets of ``--seeds`` seeds:
 
 - 1-NNA (CD, protocol ``exact``) against held-out chairs, its mean, and how far it is from that of the same noise at the
   most evaluations, mean and standard error of the paired differences;
@@ -19,6 +19,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,13 +29,30 @@ from pcgen.flows import FlowConfig, SolverConfig, Trace
 from pcgen.metrics import evaluate
 from pcgen.models import ObjectiveConfig, PointFlow, PointFlowConfig
 from pcgen.ops import chamfer
+from pcgen.training import TrainingConfig, new_optimizer
 
+
+class Variant(NamedTuple):
+    """What is trained, and how."""
+
+    objective: ObjectiveConfig
+    optimizer: TrainingConfig = TrainingConfig()
+    frequencies: int = 0
+
+
+def matching(coupling: str) -> ObjectiveConfig:
+    return ObjectiveConfig(coupling=coupling, times=4)
+
+
+MUON = TrainingConfig(optimizer="muon", lr=8e-3)
 VARIANTS = {
-    "likelihood": {"name": "likelihood"},
-    "likelihood, kinetic 1": {"name": "likelihood", "kinetic": 1.0},
-    "matching": {"coupling": "independent"},
-    "matching, kd": {"coupling": "kd"},
-    "matching, exact": {"coupling": "exact"},
+    "likelihood": Variant(ObjectiveConfig("likelihood")),
+    "likelihood, kinetic 1": Variant(ObjectiveConfig("likelihood", kinetic=1.0)),
+    "matching": Variant(matching("independent")),
+    "matching, kd": Variant(matching("kd")),
+    "matching, exact": Variant(matching("exact")),
+    "matching, kd, muon": Variant(matching("kd"), MUON),
+    "matching, kd, muon, features": Variant(matching("kd"), MUON, 4),
 }
 EVALUATIONS = (4, 8, 16, 100)
 
@@ -45,27 +63,29 @@ def chairs(first: int, shapes: int, points: int) -> torch.Tensor:
     ).float()
 
 
-def train(objective: ObjectiveConfig, x: torch.Tensor, width: int, minutes: float) -> tuple[PointFlow, int]:
-    """A model after so many minutes of CPU time, Adam's rate falling to zero along a half cosine, and its steps."""
-    matching = objective.name == "flow_matching"
-    options = {"train_time": not matching, "norm": "frozen" if matching else "moving"}
+def train(variant: Variant, x: torch.Tensor, width: int, minutes: float) -> tuple[PointFlow, int]:
+    """A model after so many minutes of CPU time, the learning rate falling to zero along a half cosine; its steps."""
+    matched = variant.objective.name == "flow_matching"
+    options = {"train_time": not matched, "norm": "frozen" if matched else "moving"}
     torch.manual_seed(0)
     mean, scale = x.mean((0, 1)), x.std()
     model = PointFlow(
         PointFlowConfig(
             latent=32,
-            point_flow=FlowConfig((width,) * 3, **options),
+            point_flow=FlowConfig((width,) * 3, frequencies=variant.frequencies, **options),
             latent_flow=FlowConfig((width,) * 2, **options),
-            objective=objective,
+            objective=variant.objective,
         ),
         mean,
         scale,
     ).train()
     x = model.standardise(x)
-    generator, optimizer = torch.Generator().manual_seed(0), torch.optim.Adam(model.parameters())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    generator, optimizer = torch.Generator().manual_seed(0), new_optimizer(trained, variant.optimizer)
     start, share, steps = 0.0, 0.0, 0
     while share < 1:
-        optimizer.param_groups[0]["lr"] = 1e-3 * (1 + np.cos(np.pi * share))
+        for group in optimizer.param_groups:
+            group["lr"] = variant.optimizer.lr * (1 + np.cos(np.pi * share)) / 2
         batch = x[torch.randint(len(x), (16,), generator=generator)]
         batch = batch[:, torch.randint(x.shape[1], (512,), generator=generator)]
         optimizer.zero_grad()
@@ -123,7 +143,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", ".*outside the JSD grid", UserWarning)  # which is not printed
     training, references = chairs(0, 400, 2048), chairs(10_000, args.shapes, args.points)
     for name in args.variants:
-        model, steps = train(ObjectiveConfig(**VARIANTS[name]), training, args.width, args.minutes)
+        model, steps = train(VARIANTS[name], training, args.width, args.minutes)
         print(f"\n{name}: {steps} steps, bend {bend(model):.3f}")
         report(model, references, args.seeds)
 

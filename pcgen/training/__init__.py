@@ -12,6 +12,7 @@ from pcgen.training.config import (
     with_classes,
 )
 from pcgen.training.loop import Diverged, Interrupted, OnValidation, build_model, task_of, train
+from pcgen.training.optimizers import Optimizers, new_optimizer
 from pcgen.training.processes import Team, process_rank
 from pcgen.training.state import Stage, State, stages
 from pcgen.training.telemetry import read_history
@@ -24,6 +25,7 @@ __all__ = [
     "EvaluationConfig",
     "Interrupted",
     "OnValidation",
+    "Optimizers",
     "RunConfig",
     "SegmentationEvaluationConfig",
     "SegmentationRunConfig",
@@ -34,6 +36,7 @@ __all__ = [
     "build_model",
     "find_checkpoint",
     "load_model",
+    "new_optimizer",
     "process_rank",
     "read_history",
     "run_config_class",
