@@ -12,7 +12,7 @@ from pcgen.training.config import (
     with_classes,
 )
 from pcgen.training.loop import Diverged, Interrupted, OnValidation, build_model, task_of, train
-from pcgen.training.optimizers import Optimizers, new_optimizer
+from pcgen.training.optimizers import Muon, Optimizers, new_optimizer
 from pcgen.training.processes import Team, process_rank
 from pcgen.training.state import Stage, State, stages
 from pcgen.training.telemetry import read_history
@@ -24,6 +24,7 @@ __all__ = [
     "Diverged",
     "EvaluationConfig",
     "Interrupted",
+    "Muon",
     "OnValidation",
     "Optimizers",
     "RunConfig",
