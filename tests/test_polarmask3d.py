@@ -306,6 +306,15 @@ def test_unannotated_points_cost_nothing():
             assert_close(model.loss(unknown, seeded(3)).terms[name], term, msg=name)
 
 
+def test_an_object_without_valid_rays_teaches_its_class_alone():
+    model, (points, instance) = small(), toy(0)
+    batch = collate([LabelledCloud(points, instance)], model.rays)
+    cut = batch._replace(stars=batch.stars._replace(valid=torch.zeros_like(batch.stars.valid)))
+    terms = model.loss(cut, seeded()).terms
+    assert terms.pop("classification") == model.loss(batch, seeded()).terms["classification"] > 0
+    assert not any(terms.values())
+
+
 @pytest.mark.parametrize(
     "instance",
     [[0] * 9, [1] * 9, [-1] * 9, [1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 0, 0, 0, 0, 0, 0, 0, 1], [2] * 9],
@@ -455,6 +464,51 @@ def test_small_instances_give_their_points_to_the_next_best():
 def test_what_a_better_star_leaves_of_another_is_no_object():
     model, points, _ = balls([0.5, 0.5], [[0.0, 0, 0], [0.15, 0, 0]], [0.9, 0.5], overlap=0.9)
     assert len(predict_instances(model, points)) == 1
+
+
+def divided(**decoding):
+    """Two balls apart; every other point of the first votes half a metre off."""
+    model, points, instance = balls([0.5, 0.5], [[0.0, 0, 0], [3.0, 0, 0]], **decoding)
+    model.config = replace(model.config, backbone=BackboneConfig(voxel=0.2))
+    off = ((instance == 1) & (torch.arange(len(points)) % 2 == 0)).nonzero()[:, 0]
+    model.said["offset"][off] += 0.3
+    model.said["quality"][off] = -9.0
+    return model, points, instance
+
+
+def test_an_object_whose_points_vote_elsewhere_scores_less():
+    model, points, instance = divided()
+    even = predict_instances(balls([0.5, 0.5], [[0.0, 0, 0], [3.0, 0, 0]])[0], points).scores
+    assert_close(even[0], even[1], rtol=0.02, atol=0)
+    found = predict_instances(model, points)
+    assert_close(found.scores, torch.stack([even[0], even[1] / 2]), rtol=0.02, atol=0)
+    assert torch.equal(found.labels, torch.tensor([0, 2, 1])[instance])
+
+
+def test_where_votes_disagree_distance_decides():
+    for agreement, clustered in ((0.0, False), (0.4, False), (0.6, True)):
+        model, points, instance = divided(agreement=agreement)
+        found = predict_instances(model, points)
+        order = torch.tensor([0, 1 + int(found.labels[0] == 2), 2 - int(found.labels[0] == 2)])
+        assert torch.equal(found.labels, order[instance]), agreement
+        first = int(found.labels[0]) - 1
+        own = points[instance == 1]
+        centre = own.mean(0) if clustered else torch.full((3,), 0.05, dtype=torch.float64)
+        assert_close(found.centres[first], centre)
+        assert found.points[first] == 400 and found.classes[first] == 2
+        assert_close(found.extents[first], own.amax(0) - own.amin(0))
+        if clustered:  # the probability of its class × the half that votes for it
+            assert_close(float(found.scores[first]), 0.5 / (1 + math.exp(-5)), rtol=0.05, atol=0)
+            assert_close(found.lengths[first], torch.full((42,), 0.5).double(), rtol=0.3, atol=0)
+
+
+def test_points_that_no_star_holds_are_clustered_too():
+    model, points, instance = balls([0.5, 0.5], [[0.0, 0, 0], [3.0, 0, 0]], agreement=0.5)
+    model.config = replace(model.config, backbone=BackboneConfig(voxel=0.2))
+    model.said["quality"][instance == 2] = -99.0  # no candidates
+    assert torch.equal(predict_instances(model, points).labels > 0, instance > 0)
+    alone = replace(model.config.decoding, agreement=0.0)
+    assert torch.equal(predict_instances(model, points, decoding=alone).labels > 0, instance == 1)
 
 
 def test_nothing_is_found_in_nothing():

@@ -1,4 +1,4 @@
-"""Crops hold the nearest points, augmentation is a similarity, and small remnants are unannotated."""
+"""Crops hold the nearest points, augmentation is a similarity or stretches axes, small remnants are unannotated."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pcgen.data.scenes import make_scene
 from pcgen.data.scenes.augmentation import Augmentation, AugmentationConfig, augmented, draw_augmentation
-from pcgen.data.scenes.crops import CropConfig, draw_crop, surroundings, without_small
+from pcgen.data.scenes.crops import CropConfig, draw_crop, held_shares, surroundings, without_small
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -57,16 +57,31 @@ def test_augmentation_is_a_similarity_that_keeps_what_is_up(seed, up, mirror, ro
     assert mirror != "none" or np.linalg.det(linear) > 0
 
 
-@given(seeds)
-def test_points_and_normals_are_moved_together(seed):
+@given(seeds, st.sampled_from("xyz"), st.floats(1.0, 3.0))
+def test_stretching_keeps_what_is_up_and_walls_square(seed, up, stretch):
+    config = AugmentationConfig(scale=(1.0, 1.0), stretch=stretch)
+    linear = draw_augmentation(config, np.random.default_rng(seed), up).linear
+    square, axis = linear.T @ linear, "xyz".index(up)
+    assert np.allclose(square, np.diag(np.diag(square)))  # the axes of the scene are as perpendicular as before
+    factors = np.sqrt(np.diag(square))
+    assert (factors <= stretch + 1e-9).all() and (factors >= 1 / stretch - 1e-9).all()
+    assert np.allclose(abs(linear[axis]), factors[axis] * np.eye(3)[axis])
+    plain = draw_augmentation(AugmentationConfig(scale=(1.0, 1.0)), np.random.default_rng(seed), up).linear
+    assert np.allclose(linear, plain * factors)
+
+
+@given(seeds, st.sampled_from([1.0, 2.0]))
+def test_points_and_normals_are_moved_together(seed, stretch):
     scene, rng = cloud(seed), np.random.default_rng(seed)
-    how = draw_augmentation(AugmentationConfig(mirror="all", scale=(0.5, 2.0)), rng)
+    how = draw_augmentation(AugmentationConfig(mirror="all", scale=(0.5, 2.0), stretch=stretch), rng)
     moved = augmented(scene, how, rng)
     assert np.allclose(moved.points, scene.points @ how.linear.T)
     assert np.array_equal(moved.instance, scene.instance)
-    ahead = (scene.points + 1e-3 * scene.features["normals"]) @ how.linear.T - moved.points
-    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
-    assert np.allclose(ahead, moved.features["normals"], atol=1e-5)
+    normals = scene.features["normals"]
+    across = np.cross(normals, rng.standard_normal(3))  # in the plane that each normal stands for
+    assert np.allclose(((across @ how.linear.T) * moved.features["normals"]).sum(1), 0, atol=1e-5)
+    assert (((normals @ how.linear.T) * moved.features["normals"]).sum(1) > 0).all()  # and on the same side of it
+    assert np.allclose(np.linalg.norm(moved.features["normals"], axis=1), 1, atol=1e-6)
 
 
 def test_thinning_and_jitter_are_as_large_as_asked():
@@ -75,6 +90,19 @@ def test_thinning_and_jitter_are_as_large_as_asked():
     assert len(thin) == 5000 and {*map(tuple, thin.points)} <= {*map(tuple, scene.points)}
     moved = augmented(scene, Augmentation(np.eye(3), 1.0, 0.1), np.random.default_rng(0))
     assert (moved.points - scene.points).std() == pytest.approx(0.1, rel=0.02)
+
+
+@given(seeds, st.integers(1, 200))
+def test_what_a_crop_holds_of_each_object(seed, most):
+    scene = cloud(seed)
+    rows = surroundings(scene.points, scene.points[0], most=most)
+    part = scene.take(rows)
+    shares = held_shares(part, scene)
+    for name, share in zip(part.instance_ids, shares):
+        whole = scene.instance_ids[scene.instance - 1] == name
+        whole &= scene.instance > 0
+        assert share == whole[rows].sum() / whole.sum()
+    assert len(shares) == part.instances
 
 
 @given(seeds, st.integers(1, 60))
@@ -96,6 +124,8 @@ def test_small_instances_are_unannotated_and_others_stay(seed, least):
     [
         (lambda: CropConfig(radius=0.0), "radius"),
         (lambda: CropConfig(on_objects=1.5), "1.5"),
+        (lambda: CropConfig(whole=-0.1), "-0.1"),
+        (lambda: AugmentationConfig(stretch=0.5), "at least 1, got 0.5"),
         (lambda: AugmentationConfig(scale=(1.2, 0.8)), "in order"),
         (lambda: AugmentationConfig(thin=1.0), "shares"),
         (lambda: AugmentationConfig(mirror="yes"), "'yes'"),

@@ -57,6 +57,8 @@ def test_an_epoch_visits_a_scan_until_all_its_points_are_seen(tmp_path):
     save(tmp_path / "b.npz", 100)
     sets = load_scenes(SceneDataConfig(source=str(tmp_path), train=(".",), crop=CropConfig(points=30)))
     assert sets.visits == (2, 4)
+    twice = SceneDataConfig(source=str(tmp_path), train=(".",), crop=CropConfig(points=30), repeat=2)
+    assert load_scenes(twice).visits == (4, 8)
 
 
 def test_generated_scenes_stand_beside_scans_and_share_no_object(tmp_path):
@@ -155,6 +157,7 @@ def test_mistakes_are_one_line(tmp_path, arrays, settings, features, words):
         ({"classes": {"a": 1, "b": 3}}, "without gaps"),
         ({"val_share": 0.7, "test_share": 0.4}, "leave scenes to train on"),
         ({"scale": 0.0}, "metres"),
+        ({"repeat": 0}, "repeat must be at least 1, got 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, words):

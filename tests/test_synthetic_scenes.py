@@ -332,6 +332,36 @@ def test_objects_without_room_are_left_out_and_none_is_an_error(tmp_path):
         generate_scene(0, dataclasses.replace(config, floor=(1, 1)))
 
 
+@quick
+@given(seeds)
+def test_objects_against_walls_touch_one_with_their_back(seed):
+    config = dataclasses.replace(COARSE, against=1.0, gap=0.03, stacked=0.0, touching=0.5, objects=(6, 6), floor=(5, 7))
+    made = generate_scene(seed, config)
+    half = made.room.vertices[:, :2].max(0)
+    for thing in made.objects:
+        low, high = thing.mesh.vertices.min(0)[:2], thing.mesh.vertices.max(0)[:2]
+        back = np.array([-np.sin(thing.angle), np.cos(thing.angle)]).round().astype(int)  # fronts are towards -y
+        axis = int(np.abs(back).argmax())
+        reached = high[axis] if back[axis] > 0 else -low[axis]
+        assert reached == pytest.approx(half[axis] - 0.03, abs=1e-4)
+
+
+def test_rooms_with_thick_walls_and_openings():
+    config = dataclasses.replace(COARSE, objects=(0, 0), walls=2.4, wall_thickness=0.2, openings=(5, 5))
+    made = generate_scene(3, config)
+    plain = generate_scene(3, dataclasses.replace(COARSE, objects=(0, 0), walls=2.4))
+    half = plain.room.vertices.max(0)
+    assert np.array_equal(made.room.vertices[: len(plain.room.vertices)].max(0), half)  # the same floor and inner walls
+    beyond = (made.room.vertices - half).max(0)
+    assert (beyond[:2] >= 0.2).all() and (beyond[:2] <= 0.3 + 1e-9).all()  # outer faces and what stands out of them
+    inner = np.abs(made.scene.points[:, :2]).max(1) > 0
+    z = made.scene.points[:, 2]
+    assert inner.all() and z.min() >= -1e-9 and z.max() <= 2.4 + 0.12
+    assert set(np.unique(made.scene.semantic)) == {1, 2} and made.scene.instances == 0
+    corners = np.unique(made.room.vertices.round(9), axis=0)
+    assert len(corners) > len(np.unique(plain.room.vertices.round(9), axis=0)) + 4 + 5 * 32 - 1
+
+
 def test_an_empty_room():
     made = generate_scene(0, dataclasses.replace(COARSE, objects=(0, 0), sampling="scan"))
     assert (made.objects, made.scene.instances) == ((), 0)
@@ -347,6 +377,9 @@ def test_an_empty_room():
         ({"floor": [0, 1]}, "floor"),
         ({"size": [2, 1]}, "size"),
         ({"touching": 1.5}, "touching"),
+        ({"against": -0.5}, "against"),
+        ({"openings": [3, 1]}, "openings"),
+        ({"wall_thickness": -0.1}, "wall_thickness -0.1"),
         ({"walls": float("inf")}, "walls must be finite, got inf"),
         ({"gap": float("nan")}, "gap must be finite, got nan"),
         ({"sampling": "lidar"}, "sampling"),

@@ -186,6 +186,20 @@ def test_heights_are_above_the_floor_and_stars_those_of_the_crop():
     assert_close(found.stars, instance_stars(rays, found.points, found.instance))
 
 
+def test_objects_that_the_crop_cuts_have_a_class_and_no_star():
+    settings = config("data.augmentation={thin: 0, mix: 0}", "data.crop.whole=1.0")
+    whole = scenes_of(settings).train[0].scene
+    found, seen = crop(settings, 3), 0
+    there = np.bincount(np.maximum(whole.instance, 0))[1:]
+    for k, valid in enumerate(found.stars.valid, start=1):
+        count = int((found.instance == k).sum())
+        assert count
+        if valid.any():
+            seen += 1
+            assert count in there
+    assert 0 < seen < len(found.stars.valid)
+
+
 def test_mixed_crops_keep_their_objects_apart():
     settings = config("data.augmentation={mix: 1.0}")
     found = crop(settings, 1)

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
 
     from pcgen.data.scenes import STUFF, read_scene
     from pcgen.models.segmenter import load_segmenter
-    from pcgen.models.tiling import segment_scan, select
+    from pcgen.models.tiling import segment_scan
     from pcgen.training import find_checkpoint
 
     paths = _paths(args)
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     with counting("segmenting", args.quiet) as tell:
         metric = scene if metres == 1 else replace(scene, points=scene.points * metres)
         found = segment_scan(model, metric, args.tile, args.overlap, tell)
-    found = select(found, found.scores >= args.score)
+    found = found.take(found.scores >= args.score)
     took = time.perf_counter() - began
     print(f"{len(scene):,} points, {len(found)} objects{_by_class(found, domain)}, in {took:.1f} s")
     if args.evaluate:

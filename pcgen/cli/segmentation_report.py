@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["finish", "picture_of_epoch"]
 
-PARTS, PART_POINTS = 8, 50_000  # scenes that thresholds and baselines are tuned on, and points of each, at most
+PARTS, POINTS = 8, 400_000  # scenes that thresholds and baselines are tuned on, and points of all of them, at most
+PICTURED = 50_000  # points of a scene that is drawn at each validation
 
 
 def picture_of_epoch(config: SegmentationRunConfig, scenes: SceneSets, folder: Path) -> Callable:
     """A callback that draws a scene to validate on: its objects, and those that are found."""
-    parts = _parts(config, scenes.val, 1)
+    parts = _parts(config, scenes.val, 1, PICTURED)
 
     def draw(model: PolarMask3D, state) -> None:
         for part in parts[: config.evaluation.pictures]:
@@ -46,7 +47,7 @@ def finish(config: SegmentationRunConfig, scenes: SceneSets, folder: Path, quiet
 
     checkpoint = find_checkpoint(folder)
     model = _ready(checkpoint, config)
-    decoding = tune_decoding(model, _parts(config, scenes.val, PARTS), min_points=config.evaluation.min_points)
+    decoding = tune_decoding(model, _parts(config, scenes.val, PARTS, POINTS), min_points=config.evaluation.min_points)
     _keep(checkpoint, config, decoding)
     model = _ready(checkpoint, config)
     metrics = {
@@ -87,7 +88,7 @@ def _tested(
     refused = ""
     if wanted.baseline:
         try:
-            scores |= clustering_scores(model, _parts(config, scenes.train, PARTS), clouds, wanted.min_points)
+            scores |= clustering_scores(model, _parts(config, scenes.train, PARTS, POINTS), clouds, wanted.min_points)
         except ValueError as error:  # nothing to tune on: no reason to lose the other scores
             refused = f"no baseline: {error}"
     lines = [SegmentationScores.HEADER, *(row.row(name) for name, row in scores.items())]
@@ -102,15 +103,13 @@ def _tested(
     return {"scenes": list(scenes.test.names), **numbers}, "\n".join(lines)
 
 
-def _parts(config: SegmentationRunConfig, scenes: SceneSet, most: int) -> list[LabelledCloud]:
-    """The first scenes, of large ones a part."""
+def _parts(config: SegmentationRunConfig, scenes: SceneSet, most: int, points: int) -> list[LabelledCloud]:
+    """The first scenes, of large ones a part: together at most so many ``points``."""
     from pcgen.training.labelled_crops import labelled_part
 
     rng = np.random.default_rng(config.training.seed)
-    return [
-        labelled_part(scenes[i], config.model, config.data.crop, PART_POINTS, rng)
-        for i in range(min(most, len(scenes)))
-    ]
+    count = min(most, len(scenes))
+    return [labelled_part(scenes[i], config.model, config.data.crop, points // count, rng) for i in range(count)]
 
 
 def _whole(config: SegmentationRunConfig, scenes: SceneSet, i: int) -> LabelledCloud:

@@ -53,6 +53,7 @@ class SceneDataConfig(Settings):
     stuff: tuple[str, ...] = STUFF  # names of classes whose instances are background
     zero_unannotated: bool = False  # label 0 says that nobody annotated the point
     scale: float = 1.0  # metres in a unit of the files, what coordinates are multiplied by
+    repeat: int = 1  # how often the points of scans are seen in an epoch, those of generated scenes once
     crop: CropConfig = field(default_factory=CropConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     val_share: float = 0.1  # of the scans, where none are named
@@ -68,6 +69,8 @@ class SceneDataConfig(Settings):
             )
         if not 0 < self.scale < np.inf:
             raise ValueError(f"scale must be a positive number of metres, got {self.scale}")
+        if self.repeat < 1:
+            raise ValueError(f"repeat must be at least 1, got {self.repeat}")
         numbers = sorted({number for number in self.classes.values() if number != 0})
         if numbers != list(range(1, len(numbers) + 1)):
             raise ValueError(f"classes must be numbered 1, 2, … without gaps, or 0 for background, got {numbers}")

@@ -56,7 +56,7 @@ class SceneSets(NamedTuple):
     train: SceneSet
     val: SceneSet  # without any, scenes of `train`
     test: SceneSet
-    visits: tuple[int, ...]  # crops of each training scene in an epoch, as many as hold all its points once
+    visits: tuple[int, ...]  # crops of each training scene in an epoch, as many as hold its points once, or `repeat`
     skipped: tuple[Skipped, ...]  # what was found and not used, with the reason
     notes: tuple[str, ...]  # what people should know
     source: str  # one line: where from, and how many
@@ -84,7 +84,7 @@ def load_scenes(
     for split, paths in usable.items():
         for path in paths:
             parts[split].add(str(path), _reader(config, path, features, up))
-    visits = [-(-sizes[path] // config.crop.points) for path in usable["train"]]
+    visits = [config.repeat * -(-sizes[path] // config.crop.points) for path in usable["train"]]
     if config.generated:
         for split in SPLITS:
             for i in range(getattr(config.generated, split)):

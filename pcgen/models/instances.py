@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from pcgen.geometry.rays import Rays
 from pcgen.geometry.stars import volume
 from pcgen.geometry.suppression import star_nms
 from pcgen.models.inference import as_tensor, evaluating, finite
+from pcgen.models.regrouping import agreement, regrouped
 from pcgen.models.turning import Averaged, averaged
 
 if TYPE_CHECKING:
@@ -33,17 +34,18 @@ class DecodingConfig(Settings):
     foreground: float = 0.4  # probability of its class below which a voxel proposes nothing and belongs to nothing
     score: float = 0.05  # probability · quality below which a star is no candidate
     cell: float = 0.1  # m, edge of the cells of votes; the best vote of each is a candidate
-    candidates: int = 2000  # at most, the best ones
+    candidates: int = 20_000  # at most, the best ones
     overlap: float = 0.3  # IoU with a better star above which a star is dropped
     membership: float = 0.5  # below which a point does not belong
+    agreement: float = 0.0  # share of an object's points that vote for it below which they are clustered; 0: never
     least: int = 30  # points of an instance
     turns: int = 1  # predictions are averaged over so many of the rotations that the model's `turns` allow
 
     def __post_init__(self):
         super().__post_init__()
-        shares = (self.foreground, self.score, self.overlap, self.membership)
+        shares = (self.foreground, self.score, self.overlap, self.membership, self.agreement)
         if not all(0 <= share <= 1 for share in shares):
-            raise ValueError(f"foreground, score, overlap and membership must lie in 0 … 1, got {shares}")
+            raise ValueError(f"foreground, score, overlap, membership and agreement must lie in 0 … 1, got {shares}")
         if not self.cell > 0 or min(self.candidates, self.least, self.turns) < 1:
             counts = f"{self.candidates}, {self.least} and {self.turns}"
             raise ValueError(
@@ -72,6 +74,14 @@ class Instances:
     def masks(self) -> Tensor:
         """(K, N) bool, the points of each object."""
         return self.labels == torch.arange(1, len(self) + 1, device=self.labels.device)[:, None]
+
+    def take(self, kept: Tensor) -> Instances:
+        """Those that ``kept`` names, numbers (M,) from 0 or (K,) bool, in its order; others' points have no object."""
+        index = torch.arange(len(self), device=kept.device)[kept]
+        number = torch.zeros(len(self) + 1, dtype=torch.int64, device=kept.device)
+        number[1 + index] = torch.arange(1, len(index) + 1, device=kept.device)
+        names = [field.name for field in fields(self) if field.name not in ("labels", "rays")]
+        return replace(self, labels=number[self.labels], **{name: getattr(self, name)[index] for name in names})
 
 
 class _Stars(NamedTuple):
@@ -110,7 +120,8 @@ def predict_instances(
 
     Coordinates may be far from the origin, as maps' are, if they are given as float64. A point has one object at most:
     that with the largest product of score and membership. An object's score is that of its star, probability of the
-    class × quality, times the mean membership of its points.
+    class × quality, times the mean membership of its points, times the share of them that vote for its centre; for
+    objects of too small a share see :func:`pcgen.models.regrouping.regrouped`.
 
     Args:
         features: by name, see :func:`pcgen.models.point_features.feature_columns`.
@@ -146,7 +157,11 @@ def decode(model: PolarMask3D, scan: Scan, config: DecodingConfig) -> Instances:
         stars = stars.take(star_nms(model.rays, centres, stars.log_lengths.exp(), stars.scores, config.overlap))
         pairs = _memberships(model, scan, stars, probability, config)
         owner = _owners(pairs, len(scan.x), len(stars.rows), config.least)
-        return _instances(model, scan, stars, pairs, owner, probability)
+        found = _instances(model, scan, stars, pairs, owner, probability)
+        if config.agreement:
+            found = regrouped(model, scan, found, probability, config)
+        found = replace(found, scores=found.scores * agreement(scan, found))
+        return found.take(found.scores.argsort(descending=True, stable=True))
 
 
 def _candidates(model: PolarMask3D, said: Averaged, probability: Tensor, config: DecodingConfig) -> _Stars:
@@ -202,11 +217,10 @@ def _owners(pairs: _Pairs, points: int, stars: int, least: int) -> Tensor:
 def _instances(
     model: PolarMask3D, scan: Scan, stars: _Stars, pairs: _Pairs, owner: Tensor, probability: Tensor
 ) -> Instances:
-    """The stars that have points, the best first, and what can be said of each."""
+    """The stars that have points, and what can be said of each."""
     point = (owner >= 0).nonzero()[:, 0]
     kept, star = pairs.star[owner[point]].unique(return_inverse=True)
-    order = _mean(pairs.weight[owner[point]], star, len(kept)).argsort(descending=True, stable=True)
-    star, stars = order.argsort()[star], stars.take(kept[order])
+    stars = stars.take(kept)
     upper, lower = (ops.segment_reduce(scan.points[point], star, len(kept), end).value for end in ("max", "min"))
     lengths = stars.log_lengths.exp()
     return Instances(

@@ -98,7 +98,7 @@ def polar_loss(model: PolarMask3D, batch: PolarBatch, generator: torch.Generator
 
     Before, the clouds are turned by one of the rotations that ``turns`` allows and the grid of voxels is moved, both at
     random. Unannotated points cost nothing. Classification is a mean over voxels, the other terms are means over
-    instances. ``ValueError`` for a class that the model does not have.
+    instances that have a valid ray. ``ValueError`` for a class that the model does not have.
     """
     if int(batch.semantic.max()) > model.config.classes:
         raise ValueError(f"semantic must be a class up to {model.config.classes}, got {int(batch.semantic.max())}")
@@ -109,7 +109,8 @@ def polar_loss(model: PolarMask3D, batch: PolarBatch, generator: torch.Generator
     seen = model(batch.points + shift, batch.offsets, batch.features)
     instance, semantic = voxel_labels([batch.instance, batch.semantic], seen.voxel, len(seen.positions))
     known = _Known(seen.cloud, instance, batch.stars._replace(centres=batch.stars.centres + shift))
-    member = (instance > 0).nonzero()[:, 0]
+    learned = torch.cat([known.stars.valid.new_zeros(1), known.stars.valid.any(1)])  # not of those that are cut
+    member = learned[instance.clamp_min(0)].nonzero()[:, 0]
     votes = _Votes.of(seen, known, member, model.config.backbone.voxel)
     chosen = positives(votes.apart.detach(), votes.instance, config.radius, config.nearest, config.most, generator)
     terms = {

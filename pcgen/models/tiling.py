@@ -27,7 +27,7 @@ from pcgen.models.instances import REMNANT, DecodingConfig, Instances
 if TYPE_CHECKING:
     from pcgen.models.polarmask3d import PolarMask3D
 
-__all__ = ["segment_scan", "select", "tile_size"]
+__all__ = ["segment_scan", "tile_size"]
 
 POINTS = 1_000_000  # of a tile with its margin, unless asked otherwise: bounds the memory of the network
 MARGIN = 5.0  # usual radii of an object: the margin unless asked otherwise
@@ -77,18 +77,6 @@ def segment_scan(
         if progress:
             progress(done, len(scene))
     return found.instances(scene)
-
-
-def select(instances: Instances, kept: Tensor) -> Instances:
-    """Those of the instances that ``kept`` names, numbers (M,) from 0 or (K,) bool, in its order.
-
-    Points of the others have no object.
-    """
-    index = torch.arange(len(instances))[kept]
-    number = torch.zeros(len(instances) + 1, dtype=torch.int64)
-    number[1 + index] = torch.arange(1, len(index) + 1)
-    columns = {name: getattr(instances, name)[index] for name in (*_SAID, "extents", "points")}
-    return replace(instances, labels=number[instances.labels], **columns)
 
 
 def tile_size(points: np.ndarray, overlap: float, up: str = "z", most: int = POINTS) -> float:
@@ -187,4 +175,4 @@ class _Found:
         said = {name: column[torch.from_numpy(rows)] for name, column in table.items()}
         found = Instances(labels, **said, extents=upper - lower, points=count, rays=self.tables[0].rays)
         order = found.scores.argsort(descending=True, stable=True)
-        return select(found, order[(count > REMNANT * torch.from_numpy(claimed[rows]))[order]])
+        return found.take(order[(count > REMNANT * torch.from_numpy(claimed[rows]))[order]])

@@ -20,6 +20,7 @@ GRID: dict[str, tuple[float, ...]] = {
     "membership": (0.5, 0.3, 0.4, 0.6),
     "overlap": (0.3, 0.1, 0.2, 0.5),
     "score": (0.001, 0.01, 0.05, 0.1),
+    "agreement": (0.0, 0.3, 0.5, 0.7),
 }
 
 

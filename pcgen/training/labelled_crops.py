@@ -13,7 +13,7 @@ import torch
 from pcgen.data.scene_sets import SceneDataConfig, TrainingScene
 from pcgen.data.scenes import Scene
 from pcgen.data.scenes.augmentation import AugmentationConfig, augmented, draw_augmentation
-from pcgen.data.scenes.crops import CropConfig, draw_crop, without_small
+from pcgen.data.scenes.crops import CropConfig, draw_crop, held_shares, without_small
 from pcgen.data.synthetic.scenes import PlacedObject
 from pcgen.geometry.raycast import MeshTree, cast, mesh_tree
 from pcgen.geometry.rays import Rays
@@ -70,9 +70,13 @@ def _crop(
     rays: Rays,
     rng: np.random.Generator,
 ) -> LabelledCloud:
-    """The origin is below the middle of the crop on the scene's floor, so that heights are coordinates."""
+    """The origin is below the middle of the crop on the scene's floor, so that heights are coordinates.
+
+    Objects of which the crop holds too little have no valid ray.
+    """
     up = "xyz".index(model.up)
     scene, middle = draw_crop(whole.scene, config, rng, model.up)
+    cut = scene.instance_ids[held_shares(scene, whole.scene) < config.whole]
     origin = np.where(np.arange(3) == up, whole.floor, middle)
     drawn = draw_augmentation(how, rng, model.up)
     scene = augmented(replace(scene, points=scene.points - origin), drawn, rng)
@@ -81,9 +85,12 @@ def _crop(
     if "height" in model.features:
         cloud = cloud._replace(features={**cloud.features, "height": cloud.points[:, up]})
     if whole.generated is None:
-        return cloud._replace(stars=instance_stars(rays, cloud.points, cloud.instance))
-    objects = [whole.generated.objects[k - 1] for k in scene.instance_ids]
-    return cloud._replace(stars=_whole_stars(rays, objects, origin, drawn.linear))
+        stars = instance_stars(rays, cloud.points, cloud.instance)
+    else:
+        objects = [whole.generated.objects[k - 1] for k in scene.instance_ids]
+        stars = _whole_stars(rays, objects, origin, drawn.linear)
+    seen = torch.from_numpy(~np.isin(scene.instance_ids, cut))
+    return cloud._replace(stars=stars._replace(valid=stars.valid & seen[:, None]))
 
 
 def _cloud(scene: Scene, dtype: torch.dtype) -> LabelledCloud:

@@ -12,7 +12,7 @@ from pcgen.config import Settings
 
 from .scene import UNANNOTATED, Scene
 
-__all__ = ["Crop", "CropConfig", "draw_crop", "surroundings", "without_small"]
+__all__ = ["Crop", "CropConfig", "draw_crop", "held_shares", "surroundings", "without_small"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,17 @@ class CropConfig(Settings):
     points: int = 10_000  # at most: the nearest to the middle, so that they are as dense as the scan's
     on_objects: float = 0.7  # share of the crops about a point of an object, each as likely; others are about any point
     min_points: int = 30  # of an object in the crop; what is left of smaller ones is unannotated
+    whole: float = 0.0  # share of an object's points in the crop below which it is learned to be one, not its star
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.radius > 0 or self.points < 1 or self.min_points < 1 or not 0 <= self.on_objects <= 1:
+        if not self.radius > 0 or self.points < 1 or self.min_points < 1:
             raise ValueError(
-                f"radius, points and min_points must be positive and on_objects a share from 0 to 1, "
-                f"got {self.radius}, {self.points}, {self.min_points} and {self.on_objects}"
+                f"radius, points and min_points must be positive, "
+                f"got {self.radius}, {self.points} and {self.min_points}"
             )
+        if not (0 <= self.on_objects <= 1 and 0 <= self.whole <= 1):
+            raise ValueError(f"on_objects and whole must be shares from 0 to 1, got {self.on_objects} and {self.whole}")
 
 
 class Crop(NamedTuple):
@@ -77,6 +80,18 @@ def draw_crop(scene: Scene, config: CropConfig, rng: np.random.Generator, up: st
     middle = scene.points[row]
     column = up if config.shape == "column" else None
     return Crop(scene.take(surroundings(scene.points, middle, config.radius, config.points, column)), middle)
+
+
+def held_shares(part: Scene, whole: Scene) -> np.ndarray:
+    """(K,) the share of each instance of ``whole`` that its ``part`` holds, in the order of the part's K instances.
+
+    >>> from pcgen.data.scenes import make_scene
+    >>> scene = make_scene(np.eye(3), instance=[4, 9, 9])
+    >>> held_shares(scene.take([1]), scene)
+    array([0.5])
+    """
+    here, there = (np.bincount(np.maximum(scene.instance, 0))[1:] for scene in (part, whole))
+    return here / there[np.searchsorted(whole.instance_ids, part.instance_ids)]
 
 
 def without_small(scene: Scene, min_points: int) -> Scene:

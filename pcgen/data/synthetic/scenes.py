@@ -14,14 +14,16 @@ from ..scenes import Scene, Source, make_scene
 from ..splits import Split
 from .scenes_layout import lay_out
 from .scenes_models import Catalogue, catalogue, draw_model
+from .scenes_room import FLOOR, WALL, make_room
 from .scenes_scan import Hits, sample_area, scan
 from .streams import stream
 
 __all__ = ["GeneratedScene", "PlacedObject", "SceneSettings", "Surface", "generate_scene"]
 
-LAYOUT, SENSORS, POINTS = range(3)  # what a stream of random numbers is for; points and their noise are one
+# What a stream of random numbers is for; points and their noise are one.
+LAYOUT, SENSORS, POINTS, ROOM = range(4)
 
-_FLOOR, _WALL, _FIRST = 1, 2, 3  # classes; categories follow
+_FIRST = 3  # class of the first category, after those of the room
 _SCAN_DISTANCE = 2.0  # metres from the sensor at which a scan has the spacing asked for
 _CLEAR = 0.3  # metres that a sensor keeps from objects, if it can
 
@@ -38,6 +40,9 @@ class SceneSettings(Settings):
     objects: tuple[int, int] = (8, 16)  # fewest and most; those for which there is no room are left out
     floor: tuple[float, float] = (3.0, 5.0)  # shortest and longest side of the rectangular floor
     walls: float = 2.5  # height of the walls around it, 0 for none
+    wall_thickness: float = 0.0  # above 0 the walls have outer faces too
+    openings: tuple[int, int] = (0, 0)  # fewest and most frames of windows and doors in the walls
+    against: float = 0.0  # share of the objects that stand, if on the floor, with their backs to a wall
     gap: float = 0.05  # smallest distance between the outlines of objects in plan; negative: they may overlap so far
     touching: float = 0.3  # share of the objects that stand at exactly `gap` from another
     stacked: float = 0.2  # share of the objects, the smallest, that stand on another where one is level enough
@@ -49,21 +54,22 @@ class SceneSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        lengths = ("size", "floor", "walls", "gap", "spacing", "noise", "sensor_height")
+        lengths = ("size", "floor", "walls", "wall_thickness", "gap", "spacing", "noise", "sensor_height")
         for name, value in ((name, getattr(self, name)) for name in lengths):
             if value is not None and not np.isfinite(value).all():
                 raise ValueError(f"{name} must be finite, got {value}")
-        for name, least in (("objects", 0), ("floor", 0.0), ("size", 0.0), ("sensor_height", 0.0)):
+        for name, least in (("objects", 0), ("openings", 0), ("floor", 0.0), ("size", 0.0), ("sensor_height", 0.0)):
             low, high = getattr(self, name) or (1.0, 1.0)
             if not least <= low <= high or (name in ("floor", "size") and low <= 0):
                 raise ValueError(f"{name} must be two numbers in order, {least} or more, got {getattr(self, name)}")
-        for name in ("touching", "stacked"):
+        for name in ("touching", "stacked", "against"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a share from 0 to 1, got {getattr(self, name)}")
-        if not self.spacing > 0 or self.sensors < 1 or not min(self.noise, self.walls) >= 0:
+        if not self.spacing > 0 or self.sensors < 1 or min(self.noise, self.walls, self.wall_thickness) < 0:
             raise ValueError(
                 f"spacing must be positive, sensors at least 1, noise and walls not negative, "
-                f"got spacing {self.spacing}, sensors {self.sensors}, noise {self.noise}, walls {self.walls}"
+                f"got spacing {self.spacing}, sensors {self.sensors}, noise {self.noise}, walls {self.walls} and "
+                f"wall_thickness {self.wall_thickness}"
             )
 
 
@@ -135,7 +141,7 @@ def generate_scene(seed: int, settings: SceneSettings | None = None) -> Generate
     settings = settings or SceneSettings()
     things = catalogue(settings.source, settings.categories, settings.split)
     floor, objects = _furnished(settings, things, stream(seed, LAYOUT))
-    room, part = _room(floor, settings.walls)
+    room, part = make_room(floor, settings.walls, settings.wall_thickness, settings.openings, stream(seed, ROOM))
     surface = _joined(room, [thing.mesh for thing in objects])
     sensors = np.empty((0, 3))
     if settings.sampling == "scan":
@@ -149,7 +155,7 @@ def generate_scene(seed: int, settings: SceneSettings | None = None) -> Generate
         hits.points,
         semantic=semantic[hits.face],
         instance=surface.owner[hits.face],
-        classes={_FLOOR: "floor", _WALL: "wall"} | dict(enumerate(things.categories, _FIRST)),
+        classes={FLOOR: "floor", WALL: "wall"} | dict(enumerate(things.categories, _FIRST)),
         attributes={} if sensor is None else {"sensor": sensor},
         source=Source(format="generated"),
     )
@@ -168,9 +174,13 @@ def _furnished(
     count = int(rng.integers(settings.objects[0], settings.objects[1] + 1))
     floor = tuple(rng.uniform(*settings.floor, 2).tolist())
     models = [draw_model(things, settings.size, settings.up, rng) for _ in range(count)]
-    angles = rng.uniform(0, 2 * np.pi, count).tolist()
+    angles, walls = rng.uniform(0, 2 * np.pi, count).tolist(), [None] * count
+    if settings.against:
+        for i in np.flatnonzero(rng.random(count) < settings.against):
+            walls[i] = int(rng.integers(4))
+            angles[i] = (walls[i] - 1) * np.pi / 2  # fronts are towards -y, backs towards +y, which is side 1
     turned = [Mesh(m.mesh.vertices @ _turn(angle).T, m.mesh.faces) for m, angle in zip(models, angles)]
-    placed = lay_out(turned, floor, settings.gap, settings.touching, settings.stacked, rng)
+    placed = lay_out(turned, floor, settings.gap, settings.touching, settings.stacked, rng, walls)
     if count and not placed:
         raise ValueError(f"none of {count} objects fits a floor of {floor[0]:.2f} x {floor[1]:.2f} m")
     number = {-1: 0} | {i: k for k, i in enumerate(placed, start=1)}
@@ -178,16 +188,6 @@ def _furnished(
         PlacedObject(models[i].name, models[i].category, models[i].mesh, angles[i], it.position, number[it.support])
         for i, it in placed.items()
     )
-
-
-def _room(floor: tuple[float, float], walls: float) -> tuple[Mesh, np.ndarray]:
-    """Two triangles for the floor and for each wall, facing inward, and the class of each."""
-    (x, y), low, high = np.array(floor) / 2, 0.0, walls
-    ground = [(-x, -y, low), (x, -y, low), (x, y, low), (-x, y, low)]
-    vertices = np.array(ground + [(a, b, high) for a, b, _ in ground])
-    quads = [(0, 1, 2, 3)] + ([(i, i + 4, (i + 1) % 4 + 4, (i + 1) % 4) for i in range(4)] if walls else [])
-    faces = np.array([corner for a, b, c, d in quads for corner in ((a, b, c), (a, c, d))])
-    return Mesh(vertices, faces), np.where(np.arange(len(faces)) < 2, _FLOOR, _WALL)
 
 
 def _joined(room: Mesh, objects: list[Mesh]) -> Surface:

@@ -7,6 +7,7 @@ moved by q, is max_u ⟨u, q⟩ − h_A(u) − h_B(−u); over finitely many u i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,12 +72,14 @@ def lay_out(
     touching: float,
     stacked: float,
     rng: np.random.Generator,
+    walls: Sequence[int | None],
 ) -> dict[int, Body]:
     """Where each of ``meshes``, upright on z = 0, stands on a ``floor`` (width, depth) about the origin.
 
     Bodies keep ``gap`` (negative: they may overlap by that much) from each other, and a positive one from the edge. Of
     those on the floor a share ``touching`` stand at exactly ``gap`` from another; a share ``stacked``, the smallest,
-    stand on another's level top as far as there is one that is large enough. Those that find no place are left out.
+    stand on another's level top as far as there is one that is large enough. Those with one of the ``walls`` (0 towards
+    +x, 1 +y, 2 -x, 3 -y) stand at it if on the floor. Those that find no place are left out.
     """
     slab = max((float(mesh.vertices[:, 2].max()) for mesh in meshes), default=0.0) / 16 or 1.0
     bodies = [body(mesh, slab, 34) for mesh in meshes]  # enough for one on another
@@ -85,16 +88,22 @@ def lay_out(
     placed: dict[int, Body] = {}
     for i in np.argsort(on_top, kind="stable"):
         found = _stack(bodies[i], placed, floor, gap, slab, rng) if on_top[i] else None
-        found = found or _stand(bodies[i], placed, floor, gap, touching, rng)
+        found = found or _stand(bodies[i], placed, floor, gap, touching, rng, walls[i])
         if found:
             placed[int(i)] = found
     return placed
 
 
 def _stand(
-    it: Body, placed: dict[int, Body], floor: tuple[float, float], gap: float, touching: float, rng: np.random.Generator
+    it: Body,
+    placed: dict[int, Body],
+    floor: tuple[float, float],
+    gap: float,
+    touching: float,
+    rng: np.random.Generator,
+    wall: int | None,
 ) -> Body | None:
-    """``it`` somewhere on the floor; None if there seems to be no room."""
+    """``it`` somewhere on the floor, or at a wall; None if there seems to be no room."""
     neighbours = [other for other in placed.values() if other.support < 0]
     beside = bool(neighbours) and rng.random() < touching
     reach = it.outline.max(axis=0)[_AXES].reshape(2, 2)  # towards +x, +y; -x, -y
@@ -104,9 +113,13 @@ def _stand(
         return None
     for _ in range(_TRIES):
         if beside:
-            at = _slide(neighbours[rng.integers(len(neighbours))], it, rng.uniform(0, 2 * np.pi), gap)
+            other = neighbours[rng.integers(len(neighbours))]
+            angle = rng.uniform(0, 2 * np.pi) if wall is None else (wall + 1 + 2 * rng.integers(2)) * np.pi / 2
+            at = _slide(other, it, angle, gap)
         else:
             at = rng.uniform(low, high)
+        if wall is not None:
+            at[wall % 2] = (high if wall < 2 else low)[wall % 2]
         there = replace(it, position=np.array([*at, 0.0]))
         if (at >= low).all() and (at <= high).all() and _is_free(there, placed, gap):
             return there
