@@ -43,6 +43,7 @@ def features(x: Tensor, dx: Tensor | None, frequencies: int) -> tuple[Tensor, Te
     out = torch.cat([x, sin, cos], -1)
     if dx is None:
         return out, None
+    dx = dx.expand(torch.broadcast_shapes(dx.shape, x.shape))  # one direction may be all points'
     turned = (dx.unsqueeze(-2) * octaves).flatten(-2)
     return out, torch.cat([dx, turned * cos, -turned * sin], -1)
 
