@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ def tune_decoding(
         raise ValueError(f"tuning needs at least 1 cloud and names of thresholds, got {given}")
     scans = [look(model, cloud.points, cloud.features, config.turns) for cloud in clouds]
 
+    @functools.cache  # the model's own value may be in the grid, and the best so far is tried with every threshold
     def worth(config: DecodingConfig) -> tuple[float, float]:
         found = average_precision(
             [decode(model, scan, config) for scan in scans], clouds, model.config.classes, min_points

@@ -57,7 +57,9 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
             for p in (p for p in group["params"] if p.grad is not None):
-                average = self.state[p].setdefault("average", torch.zeros_like(p))
+                if "average" not in self.state[p]:
+                    self.state[p]["average"] = torch.zeros_like(p)
+                average = self.state[p]["average"]
                 average.lerp_(p.grad, 1 - MOMENTUM)
                 update = orthogonalised(torch.lerp(p.grad, average, MOMENTUM))  # Nesterov's look ahead
                 p.mul_(1 - group["lr"] * group["weight_decay"])
