@@ -3,7 +3,7 @@
     python benchmarks/generate.py [--minutes 5] [--shapes 120] [--seeds 5] [--points 512] [--width 128]
 
 Synthetic chairs; each variant trains for as many minutes of CPU time, from the same weights where its network is the
-same. Then, for each number of evaluations of a midpoint sampler, over sample sets of ``--seeds`` seeds:
+same. Then, for each number of evaluations of a sampler (``--method``), over sample sets of ``--seeds`` seeds:
 
 - 1-NNA (CD, protocol ``exact``) against held-out chairs, its mean, and how far it is from that of the same noise at the
   most evaluations, mean and standard error of the paired differences;
@@ -55,6 +55,7 @@ VARIANTS = {
     "matching, kd, muon, features": Variant(matching("kd"), MUON, 4),
 }
 EVALUATIONS = (4, 8, 16, 100)
+COST = {"ab2": 1, "euler": 1, "midpoint": 2, "rk4": 4}  # evaluations of a step
 
 
 def chairs(first: int, shapes: int, points: int) -> torch.Tensor:
@@ -106,7 +107,9 @@ def bend(model: PointFlow, shapes: int = 20, points: int = 256) -> float:
     return float((kinetic.neg().abs().mean() / (x - y).square().sum(-1).mean()) - 1)
 
 
-def report(model: PointFlow, references: torch.Tensor, seeds: int, counts: Sequence[int] = EVALUATIONS) -> None:
+def report(
+    model: PointFlow, references: torch.Tensor, seeds: int, counts: Sequence[int] = EVALUATIONS, method: str = "ab2"
+) -> None:
     """Prints a row for each number of evaluations; the last is what the others are compared with."""
     shapes, points, _ = references.shape
     sets, rows = {}, {}
@@ -114,7 +117,8 @@ def report(model: PointFlow, references: torch.Tensor, seeds: int, counts: Seque
         f"\n{'evaluations':>12}{'1-NNA-CD':>10}{'MMD-CD':>12}{'1-NNA to last':>24}{'CD to last / MMD':>18}{'s/set':>8}"
     )
     for evaluations in reversed(counts):
-        solver, start = SolverConfig("midpoint", steps=evaluations // 2), time.process_time()
+        steps = evaluations // COST[method]
+        solver, start = SolverConfig(method, steps=steps), time.process_time()
         sets[evaluations] = [model.sample(shapes, points, seed, solver=solver).points for seed in range(seeds)]
         seconds = (time.process_time() - start) / seeds
         found = [evaluate(clouds, references, emd="none", interval=0) for clouds in sets[evaluations]]
@@ -137,6 +141,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=512)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--method", default="ab2", choices=COST)
     parser.add_argument("--threads", type=int, default=1, help="CPU time means little with more than one")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -145,7 +150,7 @@ def main() -> None:
     for name in args.variants:
         model, steps = train(VARIANTS[name], training, args.width, args.minutes)
         print(f"\n{name}: {steps} steps, bend {bend(model):.3f}")
-        report(model, references, args.seeds)
+        report(model, references, args.seeds, method=args.method)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import time
 SETTINGS = {
     "flow_matching": [],
     "likelihood": [
-        *("model.objective.name=likelihood", "model.sampler=null"),
+        *("model.objective.name=likelihood", "model.sampler=null", "model.latent_sampler=null"),
         *("model.point_flow.norm=moving", "model.latent_flow.norm=moving"),
         *("model.point_flow.train_time=true", "model.latent_flow.train_time=true"),
     ],

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from generate import report
+from generate import COST, report
 
 from pcgen.config import from_dict, read_yaml
 from pcgen.data import ShapeSplit, load
@@ -139,7 +139,7 @@ def measure(run: Run, args: argparse.Namespace) -> None:
         classes(run, args.pictures)
         probes(run)
     if args.evaluations:
-        report(run.model, torch.from_numpy(references).float(), args.sets, args.evaluations)
+        report(run.model, torch.from_numpy(references).float(), args.sets, args.evaluations, args.method)
     if args.emd_sets:
         print_row("generated", scores(sets, references, args.emd_sets, args.cache))
         print_row("training set", scores([train[draw] for draw in draws], references, args.emd_sets, args.cache))
@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=2048)
     parser.add_argument("--emd-sets", type=int, default=1)
     parser.add_argument("--evaluations", type=int, nargs="*", default=[8, 20, 100])
+    parser.add_argument("--method", default="ab2", choices=COST, help="of the sampler whose evaluations are counted")
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--cache", type=Path, help="finished blocks of the EMD, to go on from")
     args = parser.parse_args()

@@ -33,7 +33,7 @@ TINY = [
 SOLVER = "{method: rk4, steps: 2}"  # the same steps whatever is solved together
 RUNS = {
     "likelihood": [
-        *("model.objective.name=likelihood", "model.sampler=null"),
+        *("model.objective.name=likelihood", "model.sampler=null", "model.latent_sampler=null"),
         *(f"model.{flow}.solver={SOLVER}" for flow in ("point_flow", "latent_flow")),
         *(f"model.{flow}.norm=moving" for flow in ("point_flow", "latent_flow")),
         *(f"model.{flow}.train_time=true" for flow in ("point_flow", "latent_flow")),

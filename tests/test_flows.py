@@ -28,7 +28,7 @@ from pcgen.flows import (
 TIGHT = SolverConfig(atol=1e-6, rtol=1e-6, adjoint=False)
 RK4 = SolverConfig("rk4", steps=5)
 # Evaluations per step, and the order of convergence.
-FIXED = {"euler": (1, 1), "midpoint": (2, 2), "heun2": (2, 2), "heun3": (3, 3), "rk4": (4, 4)}
+FIXED = {"euler": (1, 1), "midpoint": (2, 2), "heun2": (2, 2), "heun3": (3, 3), "rk4": (4, 4), "ab2": (1, 2)}
 # Every layer type and every nonlinearity, not every pair: for what costs a solve.
 KINDS = [
     *((layer, "tanh") for layer in LAYERS),

@@ -1,5 +1,6 @@
 """Encoding, sampling and densities of whole models."""
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -172,10 +173,18 @@ def test_zero_temperature_is_the_mean(small_model):
     assert_close(found.points, found.points[:1, :1].expand(3, 5, 3))
 
 
-def test_a_solver_given_replaces_the_flows_own(small_model):
+def test_a_solver_given_replaces_that_of_points(small_model):
+    """Codes keep theirs: a rough solve of a code is another shape."""
     model = small_model()
     model.sample(2, 5, 0, solver=SolverConfig("euler", steps=3))
-    assert model.evaluations() == {"points": (3, 0), "prior": (3, 0)}
+    assert model.evaluations() == {"points": (3, 0), "prior": (16, 0)}
+    model.sample_codes(2, 0, solver=SolverConfig("euler", steps=5))
+    assert model.evaluations() == {"points": (3, 0), "prior": (5, 0)}
+    samplers = {"sampler": SolverConfig("ab2", steps=6), "latent_sampler": SolverConfig("midpoint", steps=4)}
+    model.config = dataclasses.replace(model.config, **samplers)
+    model.sample(2, 5, 0)
+    assert model.evaluations() == {"points": (6, 0), "prior": (8, 0)}
+    model = small_model()
     model.sample(2, 5, 0)
     assert model.evaluations() == {"points": (16, 0), "prior": (16, 0)}
 

@@ -7,9 +7,11 @@ import torch
 import torchdiffeq
 from torch.testing import assert_close
 
-import pcgen.flows.runge_kutta as runge_kutta
+import pcgen.flows.tape
 from pcgen.flows import Flow, FlowConfig, SolverConfig, Trace, solve
+from pcgen.flows.multistep import SPACING
 from pcgen.flows.runge_kutta import ADAPTIVE, FIXED
+from pcgen.flows.solver import FIXED_STEP
 
 F64 = torch.float64
 
@@ -49,6 +51,40 @@ def test_fixed_steps_are_torchdiffeqs(method, reverse):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_two_steps_are_exact_for_slopes_linear_in_time(steps, reverse):
+    """But for the first step, which is Euler's: it errs by half the change of the slope."""
+
+    def slope(t, state):
+        return (3 - 5 * t.expand_as(state[0]), 0 * state[1] - 2)
+
+    first = (1 / steps) ** SPACING if not reverse else 1 - (1 - 1 / steps) ** SPACING
+    found, evaluations = solve(slope, START, SolverConfig("ab2", steps=steps), reverse=reverse)
+    way = -1 if reverse else 1
+    assert_close(found[0], START[0] + way * 0.5 + 2.5 * first**2, atol=1e-13, rtol=0)
+    assert_close(found[1], START[1] - way * 2.0, atol=1e-13, rtol=0)
+    assert evaluations.forward == steps
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_two_steps_are_of_second_order_on_a_pendulum(reverse):
+    times = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], dtype=F64)
+    want = torchdiffeq.odeint(pendulum, START, times, method="dopri8", rtol=1e-12, atol=1e-12)
+
+    def error(steps):
+        found, _ = solve(pendulum, START, SolverConfig("ab2", steps=steps), reverse=reverse)
+        return max(float((a - b[-1]).abs().max()) for a, b in zip(found, want))
+
+    assert math.log2(error(100) / error(200)) == pytest.approx(2, abs=0.1)
+    assert error(400) < 1e-3
+
+
+def test_two_steps_have_no_adjoint():
+    with pytest.raises(ValueError, match="one-step method, got 'ab2'"):
+        SolverConfig("ab2", adjoint=True)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("method", ADAPTIVE)
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-8])
 def test_adaptive_steps_keep_the_tolerance(method, reverse, tolerance):
@@ -82,14 +118,16 @@ def test_a_bend_in_the_middle_is_found():
         assert float(found) == pytest.approx(want, abs=2e-4)
 
 
-@pytest.mark.parametrize("solver", [SolverConfig(), SolverConfig("bosh3", 1e-4, 1e-4), SolverConfig("rk4", steps=5)])
+@pytest.mark.parametrize(
+    "solver", [SolverConfig(), SolverConfig("bosh3", 1e-4, 1e-4), SolverConfig("rk4", steps=5), SolverConfig("ab2")]
+)
 @pytest.mark.parametrize("trace", [None, Trace("exact")])
 def test_what_is_recomputed_gives_the_same_gradients(perturb, monkeypatch, solver, trace):
     flow = perturb(Flow(3, 4, FlowConfig((8, 7), solver=solver)))
     x, c = normal(2, 5, 3).requires_grad_(), normal(2, 4, seed=1).requires_grad_()
 
     def gradients(tape):
-        monkeypatch.setattr(runge_kutta, "TAPE_BYTES", tape)
+        monkeypatch.setattr(pcgen.flows.tape, "TAPE_BYTES", tape)
         found = flow.to_prior(x, c, trace)
         value = found.x.sin().sum() if trace is None else found.x.sin().sum() + found.log_det.sum()
         return torch.autograd.grad(value, [*flow.parameters(), x, c], allow_unused=True), flow.evaluations()
@@ -102,7 +140,7 @@ def test_what_is_recomputed_gives_the_same_gradients(perturb, monkeypatch, solve
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("method", FIXED)
+@pytest.mark.parametrize("method", FIXED_STEP)
 def test_fixed_steps_wait_for_nothing(method):
     """On the meta device whoever looks at a value fails, as a CUDA graph's capture would."""
     with torch.device("meta"):

@@ -19,7 +19,7 @@ TINY = [
     *("model.latent=4", "model.encoder.widths=[8, 16]", "model.encoder.head=[8]", "training.device=cpu"),
     *("model.point_flow.dims=[8]", "model.latent_flow.dims=[8]", "training.steps=6", "training.ema=0.9"),
 ]
-LIKELIHOOD = ["model.objective.name=likelihood", "model.sampler=null"]
+LIKELIHOOD = ["model.objective.name=likelihood", "model.sampler=null", "model.latent_sampler=null"]
 
 
 def config(*words):

@@ -50,7 +50,7 @@ def _add_sample(commands) -> None:
         (
             "pcgen sample runs/demo -n 32 -o chairs.npz",
             "pcgen sample runs/demo -n 1 --points 1000000 -o dense.ply",
-            "pcgen sample runs/demo --temperature 0.8 --solver midpoint --steps 10",
+            "pcgen sample runs/demo --temperature 0.8 --solver ab2 --steps 8",
             "pcgen sample runs/bricks --class Slope --guidance 2",
             "pcgen sample chair.pt --mean mean.npy --scale std.npy      # the original's weights",
         ),
@@ -75,9 +75,9 @@ def _add_sample(commands) -> None:
             help=f"bound on the {of} noise, in standard deviations [none]",
         )
     add_condition(parser)
-    solver = parser.add_argument_group("solver", "in place of the one the model was trained with")
-    solver.add_argument("--solver", metavar="NAME", help="dopri5, dopri8, bosh3, euler, midpoint, rk4 …")
-    solver.add_argument("--steps", type=at_least(1), metavar="K", help="equal steps of a fixed-step solver")
+    solver = parser.add_argument_group("solver", "of points, in place of the sampler in the model's config.yaml")
+    solver.add_argument("--solver", metavar="NAME", help="dopri5, dopri8, bosh3, ab2, midpoint, rk4 …")
+    solver.add_argument("--steps", type=at_least(1), metavar="K", help="steps of a fixed-step solver")
     solver.add_argument(
         "--atol", type=at_least(1e-12, float), metavar="E", help="absolute tolerance of an adaptive one"
     )
@@ -161,7 +161,6 @@ def sample(args: argparse.Namespace) -> None:
         truncation=args.truncation,
         condition=read_condition(args, at),
         guidance=args.guidance,
-        solver=solver,
     )
     noise = {"temperature": args.point_temperature, "truncation": args.point_truncation}
     clouds = decode_together(at, codes, args.points, args.seed, **noise, solver=solver)

@@ -228,7 +228,7 @@ def _for_pictures() -> SolverConfig:
     """A solver whose cost is known and whose error no eye sees."""
     from pcgen.flows import SolverConfig
 
-    return SolverConfig("midpoint", steps=8)
+    return SolverConfig("ab2", steps=16)
 
 
 def _gallery(rows: dict, path: Path, at: AtHand, title: str | None = None) -> None:

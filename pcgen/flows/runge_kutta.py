@@ -1,8 +1,7 @@
 """Explicit Runge–Kutta steps over the unit of time: equal ones, or as long as a tolerance allows.
 
 Gradients go through the steps (discretise, then optimise): of accepted ones only, and never through the choice of their
-lengths. Steps whose tape would not fit are carried out again in the backward pass (Griewank & Walther 2000,
-doi:10.1145/347837.347846), so that memory stays bounded however many there are.
+lengths.
 """
 
 from __future__ import annotations
@@ -13,14 +12,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-__all__ = ["ADAPTIVE", "FIXED", "TAPE_BYTES", "State", "Tableau", "Velocity", "adaptive_steps", "fixed_steps"]
+from pcgen.flows.tape import State, Tape, Velocity
 
-State = tuple[Tensor, ...]
-Velocity = Callable[[Tensor, State], State]
+__all__ = ["ADAPTIVE", "FIXED", "Tableau", "adaptive_steps", "fixed_steps"]
 
-TAPE_BYTES = 3 << 28  # of one solve; once full, further steps are recomputed where gradients are taken
 LONGEST_FIRST_STEP = 0.5  # the tolerance decides about the rest; a rejected step costs no gradient
 
 
@@ -91,38 +87,14 @@ def _step(
     return tuple(_combine(y, ks, method.weights, h) for y, *ks in zip(state, *slopes)), slopes
 
 
-class _Taker:
-    """Takes steps, and keeps what their gradients need within bounds."""
-
-    def __init__(self, velocity: Velocity, method: Tableau):
-        self.velocity, self.method = velocity, method
-        self.taped = self.last = 0  # bytes: of the steps that count, and of the last one
-
-    def __call__(self, t: float, h: float, state: State, first: State | None) -> tuple[State, list[State]]:
-        """The new state and all slopes."""
-        arguments = (self.velocity, self.method, t, h, state, first)
-        if not torch.is_grad_enabled():
-            return _step(*arguments)
-        if self.taped + self.last > TAPE_BYTES:
-            return checkpoint(_step, *arguments, use_reentrant=False, preserve_rng_state=False)
-        self.last = 0
-
-        def count(tensor: Tensor) -> Tensor:
-            self.last += tensor.nbytes
-            return tensor.detach()
-
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            return _step(*arguments)
-
-
 def fixed_steps(velocity: Velocity, state: State, method: str, steps: int, reverse: bool) -> State:
     """Equal steps from 0 to 1, or from 1 to 0; no synchronisation with a device between them."""
-    take = _Taker(velocity, FIXED[method])
+    tape = Tape()
     h = -1 / steps if reverse else 1 / steps
     for i in range(steps):
         t = 1 - i / steps if reverse else i / steps
-        state, _ = take(t, h, state, None)
-        take.taped += take.last
+        state, _ = tape.run(_step, velocity, FIXED[method], t, h, state, None)
+        tape.keep()
     return state
 
 
@@ -142,22 +114,23 @@ def adaptive_steps(
     Raises:
         ArithmeticError: more than ``most_steps`` steps were tried, or a step fell to nothing.
     """
-    take = _Taker(velocity, ADAPTIVE[method])
+    tape, tableau = Tape(), ADAPTIVE[method]
     sign, start = (-1, 1.0) if reverse else (1, 0.0)
     done, length = 0.0, LONGEST_FIRST_STEP
     first = velocity(state[0].new_full((), start), state)
     for _ in range(most_steps):
         last = done + length > 1 - 1e-12
-        after, slopes = take(start + sign * done, sign * length, state, first)
+        t, h = start + sign * done, sign * length
+        after, slopes = tape.run(_step, velocity, tableau, t, h, state, first)
         with torch.no_grad():
-            errors = (_combine(None, ks, take.method.error, length) for ks in zip(*slopes))
+            errors = (_combine(None, ks, tableau.error, length) for ks in zip(*slopes))
             ratio = float(norm(tuple(e / tolerance(a, b) for e, a, b in zip(errors, state, after))))
         # Hairer, Nørsett & Wanner 1993, II.4. What is not a number led out of all bounds.
-        factor = 0.9 * ratio ** (-1 / take.method.order) if ratio > 0 else 0.0 if math.isnan(ratio) else 10.0
+        factor = 0.9 * ratio ** (-1 / tableau.order) if ratio > 0 else 0.0 if math.isnan(ratio) else 10.0
         best = length * min(10.0, max(0.2, factor))
         if ratio <= 1:
             state, first, done = after, slopes[-1], done + length
-            take.taped += take.last
+            tape.keep()
             if last:
                 return state
         length = (1 - done) / math.ceil((1 - done) / best)

@@ -11,12 +11,14 @@ import torchdiffeq
 from torch import Tensor
 
 from pcgen.config import Settings
-from pcgen.flows.runge_kutta import ADAPTIVE, FIXED, State, Velocity, adaptive_steps, fixed_steps
+from pcgen.flows.multistep import two_step
+from pcgen.flows.runge_kutta import ADAPTIVE, FIXED, adaptive_steps, fixed_steps
+from pcgen.flows.tape import State, Velocity
 
 __all__ = ["Evaluations", "SolverConfig", "solve"]
 
 MOST_STEPS = 10_000  # of an adaptive method: a flow that needs more has diverged, and would be solved for hours
-FIXED_STEP = tuple(FIXED)
+FIXED_STEP = (*FIXED, "ab2")
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,12 @@ class SolverConfig(Settings):
         "heun2",
         "heun3",
         "rk4",
+        "ab2",  # two steps' slopes, one evaluation a step, see `multistep`
     ] = "dopri5"
     atol: float = 1e-5  # absolute and relative tolerance of adaptive methods
     rtol: float = 1e-5
     error_norm: Literal["max", "rms"] = "max"  # adaptive: every value keeps the tolerance, or their root mean square
-    steps: int = 20  # number of equal steps of fixed-step methods
+    steps: int = 20  # of fixed-step methods, equal ones but for ab2
     adjoint: bool = False  # gradients by the adjoint equation, else through the solver's steps, in bounded memory
     precision: Literal["float32", "bfloat16"] = "float32"  # sampling: of the products between hidden layers
 
@@ -48,6 +51,8 @@ class SolverConfig(Settings):
             raise ValueError(f"tolerances must be positive, got atol={self.atol}, rtol={self.rtol}")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if self.adjoint and self.method == "ab2":
+            raise ValueError("the adjoint equation needs a one-step method, got 'ab2'")
 
 
 class Evaluations:
@@ -101,7 +106,9 @@ def solve(
 
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*state, *parameters))
     try:
-        if (config.adjoint and needs_gradient) or config.method not in (*FIXED, *ADAPTIVE):
+        if config.method == "ab2":
+            state = two_step(counted, state, config.steps, reverse)
+        elif (config.adjoint and needs_gradient) or config.method not in (*FIXED, *ADAPTIVE):
             wanted = tuple(p for p in parameters if p.requires_grad) if config.adjoint and needs_gradient else None
             state = _by_torchdiffeq(counted, state, config, reverse, norm, wanted)
         elif config.method in FIXED:

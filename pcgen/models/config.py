@@ -33,7 +33,8 @@ class PointFlowConfig(Settings):
     point_flow: FlowConfig = field(default_factory=FlowConfig)
     latent_flow: FlowConfig | None = field(default_factory=_latent_flow_default)  # None: the prior is N(0, I)
     objective: ObjectiveConfig = field(default_factory=_likelihood)
-    sampler: SolverConfig | None = None  # of sampling and decoding; None: the flows' own, as densities use
+    sampler: SolverConfig | None = None  # of points, in sampling and decoding; None: the flow's own, as densities use
+    latent_sampler: SolverConfig | None = None  # of codes: little work, whose error moves whole shapes; None: as above
     condition: ConditionConfig | None = None  # what the latent flow is told of a shape; None: nothing
 
     def __post_init__(self):

@@ -129,7 +129,7 @@ class PointFlow(TwoLevelFlow):
                 (N, 3) in data units. None: whatever the data hold.
             guidance: w in v = v_without + w (v_with − v_without), the latent flow's velocity; above 1: more typical of
                 the condition, less varied.
-            solver: in place of the configured sampler.
+            solver: of points, in place of the configured sampler. Codes have their own, see :meth:`sample_codes`.
             progress: called with (points done, points in all) after each solve.
 
         Raises:
@@ -139,7 +139,7 @@ class PointFlow(TwoLevelFlow):
         at_least_one(shapes=shapes, points=points)
         seed = seed_of(generator)
         told = {"temperature": temperature, "truncation": truncation, "condition": condition, "guidance": guidance}
-        z = self.sample_codes(shapes, seed, **told, solver=solver)
+        z = self.sample_codes(shapes, seed, **told)
         noise = {"temperature": point_temperature, "truncation": point_truncation}
         return Samples(self.decode(z, points, seed, **noise, solver=solver, progress=progress), z)
 
@@ -154,14 +154,14 @@ class PointFlow(TwoLevelFlow):
         guidance: float = 1.0,
         solver: SolverConfig | None = None,
     ) -> Tensor:
-        """Codes (S, Z) of new shapes; arguments and errors are those of :meth:`sample`."""
+        """Codes (S, Z) of new shapes; arguments and errors are those of :meth:`sample`, with ``solver`` of codes."""
         at_least_one(shapes=shapes)
         if self.latent_flow is None and not self.config.encoder.variational:
             raise ValueError("an autoencoder has no prior over shapes to sample from: train a VAE or a latent flow")
         noise = {"temperature": temperature, "truncation": truncation}
         w = shape_noise(seed_of(generator), shapes, self.config.latent, **noise)
         with evaluating(self):
-            return self.shape_from_prior(w, solver or self.config.sampler, condition, guidance)
+            return self.shape_from_prior(w, solver or self.config.latent_sampler, condition, guidance)
 
     def decode(
         self,
