@@ -26,8 +26,7 @@ def _step(
         return tuple(torch.add(y, k, alpha=h) for y, k in zip(state, slope)), slope
     weights = h * (1 + ratio / 2), -h * ratio / 2  # Hairer, Nørsett & Wanner 1993, III.5
     after = (
-        torch.add(torch.add(y, k, alpha=weights[0]), last, alpha=weights[1])
-        for y, k, last in zip(state, slope, before)
+        torch.add(torch.add(y, k, alpha=weights[0]), last, alpha=weights[1]) for y, k, last in zip(state, slope, before)
     )
     return tuple(after), slope
 
