@@ -23,6 +23,7 @@ from pcgen.viz import curves
 VARIANTS = {
     "unregularised": {},
     "kinetic 0.1": {"kinetic": 0.1},
+    "kinetic 0.5": {"kinetic": 0.5},
     "kinetic 0.1, jacobian 0.1": {"kinetic": 0.1, "jacobian": 0.1},
 }
 
