@@ -1,7 +1,7 @@
 """Adams and Bashforth's method with two steps: second order for one evaluation a step, the last one being used again.
 
-On straight paths, which coupled noise gives, it errs less than one-step methods at as many evaluations: a quarter to
-six tenths of the midpoint's error at eight (docs/results.md).
+On straight paths, which coupled noise gives, it errs less than one-step methods at as many evaluations: a fifth to
+two thirds of the midpoint's error at eight (docs/results.md).
 """
 
 from __future__ import annotations
