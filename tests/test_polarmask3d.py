@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from pcgen.config import read, to_yaml
 from pcgen.geometry.rays import icosphere, rays
 from pcgen.models.backbone import BackboneConfig
-from pcgen.models.instances import DecodingConfig, predict_instances
+from pcgen.models.instances import REMNANT, DecodingConfig, _owners, _Pairs, predict_instances
 from pcgen.models.point_features import feature_columns, feature_width, height_above_floor
 from pcgen.models.polar_loss import PolarLossConfig, dice_loss, focal_loss
 from pcgen.models.polar_targets import (
@@ -464,6 +464,34 @@ def test_small_instances_give_their_points_to_the_next_best():
 def test_what_a_better_star_leaves_of_another_is_no_object():
     model, points, _ = balls([0.5, 0.5], [[0.0, 0, 0], [0.15, 0, 0]], [0.9, 0.5], overlap=0.9)
     assert len(predict_instances(model, points)) == 1
+
+
+def owners_by_starting_anew(pairs, points, stars, least):
+    """The rule as it is told: all points find their best star again after every star that is given up."""
+    weight = pairs.weight.clone()
+    needed = (REMNANT * torch.bincount(pairs.star, minlength=stars)).clamp_min(least)
+    while True:
+        owner = torch.full((points,), -1)
+        for i in reversed(weight.argsort(descending=True, stable=True).tolist()):
+            if weight[i] > 0:
+                owner[pairs.point[i]] = i
+        held = torch.bincount(pairs.star[owner[owner >= 0]], minlength=stars) / needed
+        small = (held > 0) & (held < 1)
+        if not small.any():
+            return owner
+        weight[(small & (held == held[small].min()))[pairs.star]] = 0
+
+
+@given(st.data())
+def test_owners_are_those_of_giving_up_one_star_after_the_other(data):
+    points, stars = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 8))
+    claims = data.draw(st.sets(st.tuples(st.integers(0, stars - 1), st.integers(0, points - 1)), max_size=60))
+    star, point = (torch.tensor([claim[k] for claim in sorted(claims)], dtype=torch.int64) for k in (0, 1))
+    levels = data.draw(st.lists(st.integers(0, 4), min_size=len(claims), max_size=len(claims)))  # with ties and zeros
+    pairs = _Pairs(star, point, torch.tensor(levels, dtype=torch.float32) / 4)
+    least = data.draw(st.integers(1, 5))
+    found = _owners(pairs, points, stars, least)
+    assert torch.equal(found, owners_by_starting_anew(pairs, points, stars, least))
 
 
 def divided(**decoding):

@@ -202,16 +202,40 @@ def _owners(pairs: _Pairs, points: int, stars: int, least: int) -> Tensor:
     what others left, not an object. What it loses goes to the next best, so stars are given up one after the other,
     those that lack most first.
     """
-    weight = pairs.weight
-    needed = (REMNANT * torch.bincount(pairs.star, minlength=stars)).clamp_min(least)
+    order = pairs.weight.argsort(descending=True, stable=True)
+    order = order[pairs.weight[order] > 0]
+    order = order[pairs.point[order].argsort(stable=True)]  # the claims to each point, the best first
+    star, claims = pairs.star[order], torch.bincount(pairs.point[order], minlength=points)
+    end = claims.cumsum(0)
+    at = end - claims  # the claim by which each point is held, none where it is the end
+    claimed = torch.bincount(pairs.star, minlength=stars)
+    needed, rows = (REMNANT * claimed).clamp_min(least), [0, *claimed.cumsum(0).tolist()]
+    count = torch.bincount(star[at[at < end]], minlength=stars)
+    gone = torch.zeros_like(count, dtype=torch.bool)
     while True:
-        owner = ops.segment_reduce(weight, torch.where(weight > 0, pairs.point, -1), points, "max").argmax
-        held = torch.bincount(pairs.star[owner[owner >= 0]], minlength=stars) / needed
+        held = count / needed
         small = (held > 0) & (held < 1)
         if not small.any():
-            return owner
-        worst = small & (held == held[small].min())
-        weight = torch.where(worst[pairs.star], 0.0, weight)
+            return torch.cat([order, order.new_full((1,), -1)])[torch.where(at < end, at, len(order))]
+        worst = (small & (held == held[small].min())).nonzero()[:, 0]
+        gone[worst], count[worst] = True, 0
+        for k in worst.tolist():
+            lost = pairs.point[rows[k] : rows[k + 1]]
+            lost = lost[at[lost] < end[lost]]
+            found = _passed_on(lost[star[at[lost]] == k], star, at, end, gone)
+            count += torch.bincount(star[at[found]], minlength=stars)
+
+
+def _passed_on(lost: Tensor, star: Tensor, at: Tensor, end: Tensor, gone: Tensor) -> Tensor:
+    """Those of the points ``lost`` that have a next claim by a star that is not ``gone``; ``at`` moves on to it."""
+    found = []
+    while len(lost):
+        at[lost] += 1
+        lost = lost[at[lost] < end[lost]]
+        again = gone[star[at[lost]]]
+        found.append(lost[~again])
+        lost = lost[again]
+    return torch.cat(found) if found else lost
 
 
 def _instances(
