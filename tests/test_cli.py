@@ -235,6 +235,16 @@ def test_evaluating_again_changes_nothing(pcgen, run, tmp_path):
     assert "1-NNA-CD" in out and f"next: pcgen sample {again}" in out
 
 
+def test_resume_keeps_what_a_run_never_said(pcgen, run, tmp_path):
+    """A run of an older version lacks later settings; this version's defaults for new runs are not its own."""
+    older = shutil.copytree(run, tmp_path / "older")
+    settings = yaml.safe_load((older / "config.yaml").read_text())
+    assert settings["model"].pop("latent_sampler")["method"] == "rk4"
+    (older / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert pcgen("train", "--resume", "--out", older, "training.steps=8", "--quiet") == (0, "", "")
+    assert load_model(older / "checkpoints" / "last").config.latent_sampler is None
+
+
 def test_resume_goes_on_for_longer(pcgen, run, tmp_path):
     longer = shutil.copytree(run, tmp_path / "longer")
     words = ["training.steps=12", "evaluation.shapes=2"]

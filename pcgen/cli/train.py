@@ -35,6 +35,8 @@ MADE = (
 # What may differ when a run goes on: where its data lies now, how long, how often it looks up, what is measured.
 MAY_DIFFER = (
     "data.source",
+    "model.sampler",
+    "model.latent_sampler",
     "training.steps",
     "training.epochs",
     "training.prior_steps",
@@ -180,7 +182,7 @@ def _alone() -> Iterator[None]:
 
 def _job(args: argparse.Namespace) -> Job:
     """The settings and the folder that the arguments mean."""
-    from pcgen.config import read, read_yaml
+    from pcgen.config import from_dict, read, read_yaml, to_dict
     from pcgen.training import run_config_class
 
     names = [word for word in args.words if "=" not in word]
@@ -197,11 +199,14 @@ def _job(args: argparse.Namespace) -> Job:
             raise ValueError("--resume without CONFIG needs --out DIR, the run's folder")
         if not (folder / "config.yaml").is_file():
             raise FileNotFoundError(f"nothing to resume: {folder} holds no run (no config.yaml)")
-        path = folder / "config.yaml"
+        kept = read_yaml(folder / "config.yaml")
+        cls = run_config_class(kept)
+        # A run's settings are all there are: what they lack is not this version's default for new runs.
+        config = read(cls, None, overrides, base=to_dict(from_dict(cls, kept)))
     else:
         path = find_config(names[0]) if names else _config_for_machine(args.quiet)
         folder = args.out or Path("runs") / (_name_of_data(args.data) if args.data and not names else path.stem)
-    config = read(run_config_class(read_yaml(path)), path, overrides)
+        config = read(run_config_class(read_yaml(path)), path, overrides)
     # A run that was killed before its first checkpoint starts again: there is nothing to lose.
     return Job(config, folder, args.resume and (folder / "resume").exists())
 
