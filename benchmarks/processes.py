@@ -42,9 +42,9 @@ def worker(rank: int, size: int, port: int, args: argparse.Namespace, pipe) -> N
     loop.keep_freed_memory()
     task, team = task_of(config, load(config.data)), Team("cpu")
     state = State(config, task.build_model())
-    (stage,) = stages(config, 1)
+    (stage,) = stages(config, lambda batch: 1)
     state.enter(stage)
-    (batch,) = task.batches(0, 0, (team.rank, team.size))
+    (batch,) = task.batches(stage, 0, 0, (team.rank, team.size))
     while pipe.recv():
         wall, cpu = time.perf_counter(), time.process_time()
         loop._step(state, stage, batch, task, team, None)

@@ -96,8 +96,8 @@ def test_training_steps_get_the_pairs():
     model = PointFlowConfig(4, point_flow=flow, latent_flow=flow, objective=ONCE)
     config = RunConfig(data=DataConfig(points=16), model=model, training=TrainingConfig(batch=4))
     task = GenerationTask(config, shapes_of())
-    net, batch = task.build_model().train(), next(task.batches(0, 0, (0, 1)))
     stage = stages(task.config, task.steps)[0]
+    net, batch = task.build_model().train(), next(task.batches(stage, 0, 0, (0, 1)))
 
     def points_term(batch):
         return task.loss(net, batch, 0, 0, stage).terms["points"]

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from pcgen.flows import Flow, FlowConfig, SolverConfig, flow_matching_error, stratified_times
 from pcgen.flows.coupling import kd_coupling
-from pcgen.models import ObjectiveConfig, PointFlowConfig
+from pcgen.models import ObjectiveConfig, PointFlowConfig, draw_codes
 
 TIMES = [0.5, 0.81, 2.0]
 
@@ -201,24 +201,21 @@ def test_kl_term_is_the_divergence_from_the_normal(small_model, kl_weight):
 
 
 @pytest.mark.parametrize(
-    ("name", "variational", "prior", "prior_only", "terms"),
+    ("name", "variational", "prior", "terms"),
     [
-        ("likelihood", True, True, False, {"points", "prior", "entropy"}),
-        ("likelihood", True, False, False, {"points", "prior", "entropy"}),
-        ("likelihood", False, False, False, {"points"}),
-        ("likelihood", False, True, False, {"points"}),
-        ("likelihood", False, True, True, {"prior"}),
-        ("likelihood", True, True, True, {"prior"}),
-        ("flow_matching", True, True, False, {"points", "kl", "prior"}),
-        ("flow_matching", True, False, False, {"points", "kl"}),
-        ("flow_matching", False, True, False, {"points", "prior"}),
-        ("flow_matching", False, False, False, {"points"}),
-        ("flow_matching", True, True, True, {"prior"}),
+        ("likelihood", True, True, {"points", "prior", "entropy"}),
+        ("likelihood", True, False, {"points", "prior", "entropy"}),
+        ("likelihood", False, False, {"points"}),
+        ("likelihood", False, True, {"points"}),
+        ("flow_matching", True, True, {"points", "kl", "prior"}),
+        ("flow_matching", True, False, {"points", "kl"}),
+        ("flow_matching", False, True, {"points", "prior"}),
+        ("flow_matching", False, False, {"points"}),
     ],
 )
-def test_which_terms_there_are(small_model, name, variational, prior, prior_only, terms):
+def test_which_terms_there_are(small_model, name, variational, prior, terms):
     model = small_model(name=name, variational=variational, prior=prior)
-    loss = model.loss(normal(2, 8, 3), seeded(), prior_only=prior_only)
+    loss = model.loss(normal(2, 8, 3), seeded())
     assert set(loss.terms) == terms
     assert loss.total.dim() == 0 and all(not t.requires_grad and t.dim() == 0 for t in loss.terms.values())
 
@@ -251,10 +248,25 @@ def test_codes_are_detached_in_their_own_matching(small_model, perturb):
 
 
 @pytest.mark.parametrize("name", ["likelihood", "flow_matching"])
-def test_prior_only_trains_the_latent_flow_alone(small_model, name):
-    model, x = small_model(name=name), normal(3, 8, 3)
-    assert all(g is None for g in encoder_gradients(model, x, prior_only=True).values())
-    assert all(p.grad is None for p in model.point_flow.parameters())
+def test_the_priors_loss_is_the_objectives_term(small_model, name):
+    """By likelihood that of the objective's own codes, else the error of matching; it reaches the latent flow alone."""
+    model, x = small_model(name=name, trace="exact"), normal(3, 8, 3)
+    with torch.no_grad():
+        z = draw_codes(model.encode(x), seeded())
+    if name == "likelihood":
+        want = model.loss(x, seeded()).terms["prior"]
+    else:
+        draws, generator = model.config.objective.prior_draws, seeded()
+        s = stratified_times(len(z), draws, generator).reshape(-1)
+        codes = z.unsqueeze(1).repeat_interleave(draws, 0)
+        noise = torch.randn(codes.shape, generator=generator).double()
+        want = flow_matching_error(model.latent_flow, codes, None, noise, s).mean()
+    loss = model.prior_loss(z, seeded())
+    assert_close(loss.total, want, check_dtype=True)
+    assert set(loss.terms) == {"prior"}
+    loss.total.backward()
+    reached = {n for n, p in model.named_parameters() if p.grad is not None}
+    assert reached and all(n.startswith("latent_flow") for n in reached)
     assert all(p.grad is not None for p in model.latent_flow.chain[1].net.parameters())
 
 

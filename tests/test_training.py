@@ -107,9 +107,9 @@ def test_gradients_that_fail_are_told(shapes, backward, message):
     state.new_optimizer(prior_only=False)
     team = Team("cpu")
     team.accelerator = SimpleNamespace(backward=backward(state.model))
-    stage = stages(settings, 3)[0]
+    stage = stages(settings, lambda batch: 3)[0]
     with pytest.raises(Diverged, match=message):
-        loop._step(state, stage, next(task.batches(0, 0, (0, 1))), task, team, None)
+        loop._step(state, stage, next(task.batches(stage, 0, 0, (0, 1))), task, team, None)
 
 
 def test_a_prior_stage_needs_a_latent_flow():
@@ -149,7 +149,7 @@ def test_the_moving_average_stays_on_its_device(shapes, tmp_path):
     train(settings, shapes, tmp_path, quiet=True)
     state = State(settings, loop.build_model(settings, shapes))
     before = dict(state.ema.state)
-    state.restore(tmp_path, stages(settings, 3))
+    state.restore(tmp_path, stages(settings, lambda batch: 3))
     assert state.ema.updates == 3 and all(state.ema.state[name] is value for name, value in before.items())
 
 
@@ -176,7 +176,7 @@ def test_one_whole_checkpoint_at_every_moment(shapes, tmp_path, monkeypatch):
 
 def test_best_is_judged_by_what_can_be_compared():
     """A falling sum of the other terms wins in the first stage, whatever the prior's does; the prior in the second."""
-    first, second = stages(config("training.prior_steps=3"), 3)
+    first, second = stages(config("training.prior_steps=3"), lambda batch: 3)
     early = {"val/points": 0.5, "val/kl": 0.1, "val/prior": 0.7, "val/total": 1.3}
     late = {"val/points": 0.3, "val/kl": 0.1, "val/prior": 1.2, "val/total": 1.6}
     assert comparable(late, config(), first) == pytest.approx(0.4)

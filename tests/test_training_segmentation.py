@@ -18,7 +18,7 @@ from pcgen.data.shapes import DataConfig, load
 from pcgen.geometry.raycast import mesh_rays, mesh_tree
 from pcgen.models.polar_targets import instance_stars
 from pcgen.models.segmenter import load_segmenter
-from pcgen.training import RunConfig, SegmentationRunConfig, find_checkpoint, load_model, read_history, train
+from pcgen.training import RunConfig, SegmentationRunConfig, find_checkpoint, load_model, read_history, stages, train
 from pcgen.training.labelled_crops import labelled_crop, labelled_part
 from pcgen.training.scoring import oracle_of, segmentation_scores
 
@@ -168,14 +168,15 @@ def crop(settings, seed, **options):
 
 def test_parts_of_a_batch_are_the_batch():
     task = loop.task_of(config(), scenes_of(config()))
+    (stage,) = stages(task.config, task.steps)
     (whole, *_), (left, *_), (right, *_), (fourth, *_) = (
-        list(task.batches(0, 0, part)) for part in ((0, 1), (0, 2), (1, 2), (0, 4))
+        list(task.batches(stage, 0, 0, part)) for part in ((0, 1), (0, 2), (1, 2), (0, 4))
     )
     assert left.share + right.share == pytest.approx(1) and fourth.share == 0 and len(fourth.crops) == 1
     for ours, theirs in zip([*left.crops, *right.crops], whole.crops):
         assert_close(ours, theirs, rtol=0, atol=0)
-    again = list(task.batches(0, 1, (0, 1)))
-    assert len(again) == task.steps - 1 and not torch.equal(again[0].crops[0].points[0], whole.crops[0].points[0])
+    again = list(task.batches(stage, 0, 1, (0, 1)))
+    assert len(again) == stage.steps - 1 and not torch.equal(again[0].crops[0].points[0], whole.crops[0].points[0])
 
 
 def test_heights_are_above_the_floor_and_stars_those_of_the_crop():

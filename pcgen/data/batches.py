@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,7 +13,15 @@ from .normalise import Normalisation
 if TYPE_CHECKING:
     from .shapes import DataConfig, ShapeSplit
 
-__all__ = ["Batch", "batches", "steps_per_epoch"]
+__all__ = ["Batch", "Places", "batches", "draw_points", "places", "steps_per_epoch"]
+
+
+class Places(NamedTuple):
+    """What a step visits of a split, as far as it is one process's."""
+
+    index: torch.Tensor  # (B,) int64, which shape of the split each one is
+    rows: range  # B, their places in the step's batch
+    share: float = 1.0  # of the shapes of the step's batch that these are; 0: they stand in where none are left
 
 
 class Batch(NamedTuple):
@@ -55,15 +63,31 @@ def batches(
     >>> [tuple(b.points.shape) for b in batches(split, unit, DataConfig(points=5), batch=2, seed=0, epoch=0)]
     [(3, 5, 3)]
     """
-    bounds = _bounds(len(split), batch)
+    visits = places(len(split), batch, seed, epoch, start, part)
+    return (_draw(split, normalisation, config, visit, (seed, epoch, step)) for step, visit in enumerate(visits, start))
+
+
+def places(
+    shapes: int, batch: int, seed: int, epoch: int, start: int = 0, part: tuple[int, int] = (0, 1)
+) -> Iterator[Places]:
+    """What the steps of :func:`batches` visit of so many shapes, without their points; its arguments and errors.
+
+    >>> [(len(visit.index), visit.rows, visit.share) for visit in places(5, 2, seed=0, epoch=0, part=(1, 2))]
+    [(1, range(1, 2), 0.5), (2, range(1, 3), 0.6666666666666666)]
+    """
+    bounds, (process, processes) = _bounds(shapes, batch), part
     if not 0 <= start <= len(bounds):
         raise ValueError(f"start must be between 0 and the {len(bounds)} steps of the epoch, got {start}")
     # The spawn key sets this stream apart from that of step 0: seeds are padded with zeros.
-    order = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=(0,))).permutation(len(split))
-    return (
-        _draw(split, normalisation, config, order[slice(*bounds[step])], (seed, epoch, step), part)
-        for step in range(start, len(bounds))
-    )
+    order = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=(0,))).permutation(shapes)
+
+    def visit(first: int, last: int) -> Places:
+        rows = range(process * (last - first) // processes, (process + 1) * (last - first) // processes)
+        share, rows = len(rows) / (last - first), rows or range(1)
+        index = order[first + rows.start : first + rows.stop]
+        return Places(torch.from_numpy(index.astype(np.int64)), rows, share)
+
+    return (visit(*bounds[step]) for step in range(start, len(bounds)))
 
 
 def steps_per_epoch(shapes: int, batch: int) -> int:
@@ -86,24 +110,30 @@ def _bounds(shapes: int, batch: int) -> list[tuple[int, int]]:
 
 
 def _draw(
+    split: ShapeSplit, normalisation: Normalisation, config: DataConfig, visit: Places, stream: tuple[int, int, int]
+) -> Batch:
+    # The spawn key sets these streams apart from that of the order.
+    rngs = [np.random.default_rng(np.random.SeedSequence(stream, spawn_key=(place, 1))) for place in visit.rows]
+    points, noise = draw_points(split, normalisation, config, visit.index.tolist(), rngs)
+    return Batch(points, *visit, noise)
+
+
+def draw_points(
     split: ShapeSplit,
     normalisation: Normalisation,
     config: DataConfig,
-    order: np.ndarray,
-    stream: tuple[int, int, int],
-    part: tuple[int, int],
-) -> Batch:
-    """The part of a batch, whose shapes ``order`` tells."""
-    process, processes = part
-    rows = range(process * len(order) // processes, (process + 1) * len(order) // processes)
-    share, rows = len(rows) / len(order), rows or range(1)
-    index = order[rows.start : rows.stop]
-    points, angles = np.empty((len(rows), config.points, 3), np.float32), np.empty(len(rows))
+    index: Sequence[int],
+    rngs: Sequence[np.random.Generator],
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Points of these shapes, of each as :func:`batches` draws, turns and standardises them, by its own of ``rngs``.
+
+    Returns:
+        points (B, n, 3) float32 and, where the split has noise, what they are paired with, (B, n, 3).
+    """
+    points, angles = np.empty((len(index), config.points, 3), np.float32), np.empty(len(index))
     noise = None if split.noise is None else np.empty_like(points)
     own = config.normalise == "shape"
-    for row, (place, i) in enumerate(zip(rows, index)):
-        # The spawn key sets this stream apart from that of the order.
-        rng = np.random.default_rng(np.random.SeedSequence(stream, spawn_key=(place, 1)))
+    for row, (rng, i) in enumerate(zip(rngs, index, strict=True)):
         cloud = split.input(i)
         drawn = rng.integers(len(cloud), size=config.points)
         points[row] = cloud.take(drawn, axis=0)  # far faster than by brackets
@@ -118,8 +148,7 @@ def _draw(
         noise = None if noise is None else _turn(noise, angles, config.up)
     if not own:
         points = normalisation.apply(points)
-    noise = None if noise is None else torch.from_numpy(noise)
-    return Batch(torch.from_numpy(points), torch.from_numpy(index.astype(np.int64)), rows, share, noise)
+    return torch.from_numpy(points), None if noise is None else torch.from_numpy(noise)
 
 
 def _turn(points: np.ndarray, angles: np.ndarray, up: str) -> np.ndarray:

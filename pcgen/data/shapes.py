@@ -12,13 +12,25 @@ import numpy as np
 
 from pcgen.config import Settings
 
-from .batches import Batch, batches, steps_per_epoch
+from .batches import Batch, Places, batches, draw_points, places, steps_per_epoch
 from .clouds import ARRAY_SUFFIXES, read_arrays, read_shape, shape_rng
 from .files import UnreadableFile, reading
 from .normalise import Kind, Normalisation, fit
 from .splits import SPLITS, Skipped, find_shapes, hash_splits, nearest, select_categories
 
-__all__ = ["Batch", "DataConfig", "ShapeSplit", "Shapes", "Skipped", "batches", "load", "steps_per_epoch"]
+__all__ = [
+    "Batch",
+    "DataConfig",
+    "Places",
+    "ShapeSplit",
+    "Shapes",
+    "Skipped",
+    "batches",
+    "draw_points",
+    "load",
+    "places",
+    "steps_per_epoch",
+]
 
 Progress = Callable[[int, int], None]  # shapes done, shapes in all
 

@@ -6,7 +6,7 @@ from pcgen.models.config import Likelihood, PointFlowConfig, Samples
 from pcgen.models.coupled import coupled_once
 from pcgen.models.encoder import Encoder, EncoderConfig, Posterior
 from pcgen.models.instances import DecodingConfig, Instances
-from pcgen.models.objective import Loss, ObjectiveConfig
+from pcgen.models.objective import Loss, ObjectiveConfig, draw_codes
 from pcgen.models.oracle import OracleScene, OracleScores, encode_and_decode, oracle_scores
 from pcgen.models.pointflow import PointFlow
 from pcgen.models.polar_targets import LabelledCloud, PolarBatch, collate
@@ -45,6 +45,7 @@ __all__ = [
     "cluster_instances",
     "collate",
     "coupled_once",
+    "draw_codes",
     "encode_and_decode",
     "load_segmenter",
     "oracle_scores",

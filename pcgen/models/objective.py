@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pcgen.config import Settings
 from pcgen.flows import (
+    LogDensity,
     exact_coupling,
     flow_matching_error,
     kd_coupling,
@@ -21,11 +22,12 @@ from pcgen.flows import (
     stratified_times,
 )
 from pcgen.models.draws import Generators, ShapeTrace, drawn
+from pcgen.models.encoder import Posterior
 
 if TYPE_CHECKING:
     from pcgen.models.pointflow import PointFlow
 
-__all__ = ["Loss", "ObjectiveConfig", "point_matching", "pointflow_loss"]
+__all__ = ["Loss", "ObjectiveConfig", "draw_codes", "point_matching", "pointflow_loss", "prior_loss"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,6 @@ def pointflow_loss(
     model: PointFlow,
     x: Tensor,
     generator: Generators = None,
-    prior_only: bool = False,
     condition: Tensor | None = None,
     noise: Tensor | None = None,
 ) -> Loss:
@@ -84,15 +85,35 @@ def pointflow_loss(
     config = model.config.objective
     if noise is not None and config.name == "likelihood":
         raise ValueError("noise that paths lead to is of flow matching, the objective is 'likelihood'")
-    context = None if model.condition is None else model.condition.training_context(condition, len(x), generator)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and not prior_only):
-        posterior = model.encoder(x)
-        z = posterior.sample(_normal(posterior.mean.shape, generator, x))
+    context = _context(model, condition, len(x), generator)
+    posterior = model.encoder(x)
+    z = draw_codes(posterior, generator)
     if config.name == "likelihood":
-        terms = _likelihood_terms(model, config, x, posterior, z, generator, prior_only, context)
-    else:
-        terms = _matching_terms(model, config, x, posterior, z, generator, prior_only, context, noise)
+        return _loss(_likelihood_terms(model, config, x, posterior, z, generator, context))
+    return _loss(_matching_terms(model, config, x, posterior, z, generator, context, noise))
+
+
+def prior_loss(model: PointFlow, z: Tensor, generator: Generators = None, condition: Tensor | None = None) -> Loss:
+    """The part of the objective that trains the latent flow, on codes z (B, Z), see :meth:`PointFlow.prior_loss`."""
+    config, context = model.config.objective, _context(model, condition, len(z), generator)
+    if config.name == "flow_matching":
+        return _loss({"prior": _code_matching(model, config, z, generator, context)})
+    trace = _trace(config, generator)
+    solved = _solved_codes(model, z, trace, context)
+    return _loss({"prior": -solved.value.mean(), **_energies(config, [solved])})
+
+
+def draw_codes(posterior: Posterior, generator: Generators = None) -> Tensor:
+    """A draw (B, Z) from each posterior."""
+    return posterior.sample(_normal(posterior.mean.shape, generator, posterior.mean))
+
+
+def _loss(terms: dict[str, Tensor]) -> Loss:
     return Loss(sum(terms.values()), {name: term.detach() for name, term in terms.items()})
+
+
+def _context(model: PointFlow, condition: Tensor | None, shapes: int, generator: Generators) -> Tensor | None:
+    return None if model.condition is None else model.condition.training_context(condition, shapes, generator)
 
 
 def _normal(shape, generator: Generators, like: Tensor) -> Tensor:
@@ -110,43 +131,58 @@ def _naming(term: str) -> Iterator[None]:
         raise ArithmeticError(f"the {term!r} term of the loss: {error}") from None
 
 
-def _likelihood_terms(model, config, x, posterior, z, generator, prior_only, context) -> dict[str, Tensor]:
-    trace = ShapeTrace(config.trace, config.noise, generator, energies=bool(config.kinetic or config.jacobian))
-    terms, solved = {}, []
-    if not prior_only:
-        with _naming("points"):
-            solved.append(log_density(model.point_flow, x, z, trace))
-        terms["points"] = -solved[0].value.sum(1).mean()
-    if prior_only or posterior.logvar is not None:  # an autoencoder's codes would be pulled into one point
+def _likelihood_terms(model, config, x, posterior, z, generator, context) -> dict[str, Tensor]:
+    trace = _trace(config, generator)
+    with _naming("points"):
+        solved = [log_density(model.point_flow, x, z, trace)]
+    terms = {"points": -solved[0].value.sum(1).mean()}
+    if posterior.logvar is not None:  # an autoencoder's codes would be pulled into one point
         if model.latent_flow is None:
             terms["prior"] = -standard_normal_log_density(z).mean()
         else:
-            with _naming("prior"):
-                solved.append(log_density(model.latent_flow, z.unsqueeze(1), context, trace))
+            solved.append(_solved_codes(model, z, trace, context))
             terms["prior"] = -solved[-1].value.mean()
-    if not prior_only and posterior.logvar is not None:
         terms["entropy"] = -0.5 * (posterior.logvar + 1 + math.log(2 * math.pi)).sum(1).mean()
-    for name in ("kinetic", "jacobian"):
-        if weight := getattr(config, name):
-            terms[name] = weight * sum(getattr(each.energies, name).sum(1).mean() for each in solved)
-    return terms
+    return terms | _energies(config, solved)
 
 
-def _matching_terms(model, config, x, posterior, z, generator, prior_only, context, noise) -> dict[str, Tensor]:
-    terms = {}
-    if not prior_only:
-        terms["points"] = point_matching(model, x, z, generator, noise)
-        if posterior.logvar is not None and config.kl_weight:
-            mean, logvar = posterior
-            kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1).mean()
-            terms["kl"] = config.kl_weight * kl
+def _trace(config, generator) -> ShapeTrace:
+    return ShapeTrace(config.trace, config.noise, generator, energies=bool(config.kinetic or config.jacobian))
+
+
+def _solved_codes(model, z, trace, context) -> LogDensity:
+    with _naming("prior"):
+        return log_density(model.latent_flow, z.unsqueeze(1), context, trace)
+
+
+def _energies(config, solved: list[LogDensity]) -> dict[str, Tensor]:
+    """What the paths of these solves cost, as far as it is weighed."""
+    weights = {name: getattr(config, name) for name in ("kinetic", "jacobian")}
+    return {
+        name: weight * sum(getattr(each.energies, name).sum(1).mean() for each in solved)
+        for name, weight in weights.items()
+        if weight
+    }
+
+
+def _matching_terms(model, config, x, posterior, z, generator, context, noise) -> dict[str, Tensor]:
+    terms = {"points": point_matching(model, x, z, generator, noise)}
+    if posterior.logvar is not None and config.kl_weight:
+        mean, logvar = posterior
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1).mean()
+        terms["kl"] = config.kl_weight * kl
     if model.latent_flow is not None:
-        codes = z.detach().unsqueeze(1).repeat_interleave(config.prior_draws, 0)  # (B·K, 1, Z)
-        s = drawn(lambda n, g: stratified_times(n, config.prior_draws, g), len(z), generator).reshape(-1)
-        noise = _normal(codes.shape, generator, x)
-        context = None if context is None else context.repeat_interleave(config.prior_draws, 0)
-        terms["prior"] = flow_matching_error(model.latent_flow, codes, context, noise, s).mean()
+        terms["prior"] = _code_matching(model, config, z.detach(), generator, context)
     return terms
+
+
+def _code_matching(model, config, z, generator, context) -> Tensor:
+    """Mean squared error of the latent flow's velocity on paths from codes z (B, Z) to noise."""
+    codes = z.unsqueeze(1).repeat_interleave(config.prior_draws, 0)  # (B·K, 1, Z)
+    s = drawn(lambda n, g: stratified_times(n, config.prior_draws, g), len(z), generator).reshape(-1)
+    noise = _normal(codes.shape, generator, z)
+    context = None if context is None else context.repeat_interleave(config.prior_draws, 0)
+    return flow_matching_error(model.latent_flow, codes, context, noise, s).mean()
 
 
 def point_matching(

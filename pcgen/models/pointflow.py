@@ -13,7 +13,7 @@ from pcgen.models.config import Likelihood, Samples
 from pcgen.models.draws import Generators
 from pcgen.models.inference import Progress, at_least_one, decode, evaluating, point_log_density, trace_of
 from pcgen.models.noise import seed_of, shape_noise
-from pcgen.models.objective import Loss, pointflow_loss
+from pcgen.models.objective import Loss, pointflow_loss, prior_loss
 from pcgen.models.two_level_flow import TwoLevelFlow
 
 __all__ = ["PointFlow"]
@@ -78,7 +78,6 @@ class PointFlow(TwoLevelFlow):
         self,
         batch: Tensor,
         generator: Generators = None,
-        prior_only: bool = False,
         condition: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Loss:
@@ -87,12 +86,18 @@ class PointFlow(TwoLevelFlow):
         Args:
             generator: of its noise, on the CPU: one, or one for each cloud, so that it does not matter which others
                 are in the batch.
-            prior_only: train the latent flow alone, on codes of the encoder as it is.
             condition: what a conditional model is shown of the clouds (:meth:`Condition.of_shapes`).
             noise: flow matching: (B, N, 3) normal points that the paths of these lead to, coupled beforehand; None:
                 drawn, and coupled as the objective says.
         """
-        return pointflow_loss(self, batch, generator, prior_only, condition, noise)
+        return pointflow_loss(self, batch, generator, condition, noise)
+
+    def prior_loss(self, z: Tensor, generator: Generators = None, condition: Tensor | None = None) -> Loss:
+        """The part of the objective that trains the latent flow alone, on codes z (B, Z) of a finished encoder.
+
+        Arguments are those of :meth:`loss`.
+        """
+        return prior_loss(self, z, generator, condition)
 
     @property
     def solves_in_training(self) -> bool:

@@ -34,6 +34,7 @@ class TrainingConfig(Settings):
     steps: int = 20_000  # optimiser steps, where `epochs` does not say
     prior_epochs: int | None = None  # afterwards, of the latent flow alone; None: as many as `prior_steps` fill
     prior_steps: int = 0
+    prior_batch: int | None = None  # shapes per step of that stage; None: as `batch`
     batch: int = 16  # shapes, or crops of scenes, per step
     optimizer: Literal["adam", "muon"] = "adam"  # muon: of the matrices between hidden layers; the rest stays Adam's
     lr: float = 2e-3  # the learning rate; constant for half of a stage, then falling linearly to zero
@@ -60,6 +61,8 @@ class TrainingConfig(Settings):
             )
         if not (0 <= self.ema < 1 and self.lr > 0 and (self.clip is None or self.clip > 0)):  # refuses NaN as well
             raise ValueError(f"lr and clip must be positive and 0 <= ema < 1, got {self.lr}, {self.clip}, {self.ema}")
+        if self.prior_batch is not None and self.prior_batch < 2:
+            raise ValueError(f"prior_batch must be at least 2, got {self.prior_batch}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
 

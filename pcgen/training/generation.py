@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from pcgen.data.shapes import Batch, Shapes, batches, steps_per_epoch
-from pcgen.models import Loss, PointFlow, coupled_once
+from pcgen.data.shapes import Batch, Places, Shapes, batches, places, steps_per_epoch
+from pcgen.models import Loss, PointFlow, coupled_once, draw_codes
 from pcgen.training.config import RunConfig, with_classes
+from pcgen.training.kept import KeptPosteriors
 from pcgen.training.noise import shown, step_noise
 from pcgen.training.state import Stage
 from pcgen.training.validation import comparable, validate
@@ -23,8 +25,11 @@ class GenerationTask:
     def __init__(self, config: RunConfig, shapes: Shapes):
         self.config = with_classes(config, shapes)
         self.shapes = coupled_once(shapes, config.data, config.model.objective, config.training.seed)
-        self.steps = steps_per_epoch(len(shapes.train), config.training.batch)
         self.info: dict[str, Any] = {}
+        self._kept: KeptPosteriors | None = None
+
+    def steps(self, batch: int) -> int:
+        return steps_per_epoch(len(self.shapes.train), batch)
 
     def build_model(self) -> PointFlow:
         """Its data's statistics are the training set's."""
@@ -33,17 +38,41 @@ class GenerationTask:
             statistics = self.shapes.normalisation
             return PointFlow(self.config.model, statistics.mean.tolist(), statistics.scale.tolist())
 
-    def batches(self, epoch: int, start: int, part: tuple[int, int]) -> Iterator[Batch]:
-        t, shapes = self.config.training, self.shapes
-        return batches(
-            shapes.train, shapes.normalisation, self.config.data, t.batch, t.seed, epoch, start=start, part=part
-        )
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether the prior's stage learns from posteriors that are kept, and needs no points.
 
-    def loss(self, model: PointFlow, batch: Batch, epoch: int, step: int, stage: Stage) -> Loss:
+        Not where each visit turns a shape anew, or the latent flow is shown the very points that were encoded.
+        """
+        condition = self.config.model.condition
+        return not self.config.data.rotate and (condition is None or condition.kind == "class")
+
+    def batches(self, stage: Stage, epoch: int, start: int, part: tuple[int, int]) -> Iterator[Batch | Places]:
+        """Shapes in shuffled order; the prior's stage has their places alone, or their points without paired noise."""
+        train, seed = self.shapes.train, self.config.training.seed
+        if stage.prior_only and self.keeps_codes:
+            return places(len(train), stage.batch, seed, epoch, start, part)
+        train = replace(train, noise=None) if stage.prior_only else train
+        how = (self.shapes.normalisation, self.config.data, stage.batch, seed, epoch, start, part)
+        return batches(train, *how)
+
+    def loss(self, model: PointFlow, batch: Batch | Places, epoch: int, step: int, stage: Stage) -> Loss:
         noise = step_noise(self.config.training.seed, epoch, step, batch.rows)
+        if stage.prior_only and self.keeps_codes:
+            z = self._kept_by(model).codes(batch.index.tolist(), noise)
+            return model.prior_loss(z, noise, shown(model, z, batch, self.shapes.train, noise, self.config.data.up))
         x = batch.points.to(model.data_mean)
         condition = shown(model, x, batch, self.shapes.train, noise, self.config.data.up)
-        return model.loss(x, noise, stage.prior_only, condition, batch.noise)
+        if not stage.prior_only:
+            return model.loss(x, noise, condition, batch.noise)
+        with torch.no_grad():
+            z = draw_codes(model.encoder(x), noise)
+        return model.prior_loss(z, noise, condition)
+
+    def _kept_by(self, model: PointFlow) -> KeptPosteriors:
+        if self._kept is None or self._kept.encoder is not model.encoder:
+            self._kept = KeptPosteriors(model.encoder, self.shapes, self.config.data, self.config.training.seed)
+        return self._kept
 
     def counts(self, model: PointFlow) -> dict[str, float]:
         """How often each flow was evaluated in its solve."""

@@ -25,6 +25,7 @@ from pcgen.training.telemetry import Telemetry
 
 __all__ = ["Diverged", "Interrupted", "OnValidation", "build_model", "task_of", "train"]
 
+VALIDATIONS = 20  # over a run, where the settings do not say
 OnValidation = Callable[[nn.Module, State], None]
 
 
@@ -98,7 +99,6 @@ def train(
         with replacing(folder / "config.yaml") as stream:
             stream.write(to_yaml(config).encode())
     telemetry = Telemetry(folder, total, state.total_steps, quiet=quiet) if team.first else None
-    every = config.training.validate_every or max(1, plan[-1].last // 20)
     saved_at = time.monotonic()
     try:
         with team.listening():
@@ -106,7 +106,7 @@ def train(
                 if (state.epoch, state.step) == (stage.first, 0):
                     state.enter(stage)
                 while stage.first <= state.epoch < stage.last:
-                    for batch in task.batches(state.epoch, state.step, (team.rank, team.size)):
+                    for batch in task.batches(stage, state.epoch, state.step, (team.rank, team.size)):
                         if team.stopping:
                             _check_weights(state)
                             if team.first:
@@ -115,7 +115,7 @@ def train(
                         _step(state, stage, batch, task, team, telemetry)
                     _check_weights(state)
                     state.epoch, state.step = state.epoch + 1, 0
-                    validated = state.epoch % every == 0 or state.epoch == plan[-1].last
+                    validated = _is_due(state, stage, total) or state.epoch == plan[-1].last
                     if not team.first:
                         continue
                     if validated:
@@ -133,6 +133,14 @@ def train(
             telemetry.close()
     judged.load_state_dict(state.averaged())
     return judged
+
+
+def _is_due(state: State, stage: Stage, total: int) -> bool:
+    """Whether the model is looked at after the epoch that has just ended, one of ``total`` steps of the run."""
+    if every := state.config.training.validate_every:
+        return state.epoch % every == 0
+    before, now = (steps * VALIDATIONS // total for steps in (state.total_steps - stage.steps, state.total_steps))
+    return now > before
 
 
 def keep_freed_memory() -> None:

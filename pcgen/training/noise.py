@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgen.data.shapes import Batch, ShapeSplit
+from pcgen.data.shapes import Batch, Places, ShapeSplit
 from pcgen.models import PointFlow
 
 __all__ = ["shown", "step_noise"]
@@ -27,9 +27,12 @@ def step_noise(seed: int, epoch: int, step: int, rows: Iterable[int]) -> list[to
 
 
 def shown(
-    model: PointFlow, x: Tensor, batch: Batch, split: ShapeSplit, noise: Sequence[torch.Generator], up: str
+    model: PointFlow, x: Tensor, batch: Batch | Places, split: ShapeSplit, noise: Sequence[torch.Generator], up: str
 ) -> Tensor | None:
-    """What a conditional model is shown of the clouds x of a batch; None for other models."""
+    """What a conditional model is shown of the clouds x of a batch, of its classes no more than the device of x.
+
+    None for other models.
+    """
     if model.condition is None:
         return None
     return model.condition.of_shapes(x, [split.categories[i] for i in batch.index.tolist()], noise, up)

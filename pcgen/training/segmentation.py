@@ -49,7 +49,6 @@ class SegmentationTask:
         self.config, self.scenes = config, scenes
         self.rays = rays(config.model.rays)
         self._visits = np.repeat(np.arange(len(scenes.train)), scenes.visits)
-        self.steps = -(-len(self._visits) // config.training.batch)
 
     @functools.cached_property
     def info(self) -> dict[str, Any]:
@@ -63,15 +62,18 @@ class SegmentationTask:
             torch.manual_seed(self.config.training.seed)
             return PolarMask3D(self.config.model)
 
-    def batches(self, epoch: int, start: int, part: tuple[int, int]) -> Iterator[CropBatch]:
+    def steps(self, batch: int) -> int:
+        return -(-len(self._visits) // batch)
+
+    def batches(self, stage: Stage, epoch: int, start: int, part: tuple[int, int]) -> Iterator[CropBatch]:
         """Every scene as often as ``visits`` says, in shuffled order."""
-        t, (process, processes) = self.config.training, part
-        order = np.random.default_rng(np.random.SeedSequence((t.seed, epoch), spawn_key=(0,))).permutation(self._visits)
-        for step in range(start, self.steps):
-            chosen = order[step * t.batch : (step + 1) * t.batch]
+        seed, (process, processes) = self.config.training.seed, part
+        order = np.random.default_rng(np.random.SeedSequence((seed, epoch), spawn_key=(0,))).permutation(self._visits)
+        for step in range(start, stage.steps):
+            chosen = order[step * stage.batch : (step + 1) * stage.batch]
             rows = range(process * len(chosen) // processes, (process + 1) * len(chosen) // processes)
             share, rows = len(rows) / len(chosen), rows or range(1)
-            crops = [self._crop(int(chosen[row]), (t.seed, epoch, step), row) for row in rows]
+            crops = [self._crop(int(chosen[row]), (seed, epoch, step), row) for row in rows]
             yield CropBatch(crops, rows, share)
 
     def _crop(self, scene: int, stream: tuple[int, int, int], place: int) -> PolarBatch:

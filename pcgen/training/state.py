@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Stage:
     first: int
     last: int
     steps: int
+    batch: int  # what a step visits, shapes or crops of scenes
     prior_only: bool
 
     def rate(self, epoch: int, step: int, warmup: int) -> float:
@@ -33,12 +34,16 @@ class Stage:
         return min(1.0, (done + 1) / max(warmup, 1)) * min(1.0, 2 * (1 - done / total))
 
 
-def stages(config: AnyRunConfig, steps_per_epoch: int) -> list[Stage]:
-    """The whole model, then (if asked for) its latent flow alone."""
+def stages(config: AnyRunConfig, steps_per_epoch: Callable[[int], int]) -> list[Stage]:
+    """The whole model, then (if asked for) its latent flow alone; ``steps_per_epoch`` is that of a batch's size."""
     t = config.training
-    epochs = t.epochs if t.epochs is not None else -(-t.steps // steps_per_epoch)
-    prior = t.prior_epochs if t.prior_epochs is not None else -(-t.prior_steps // steps_per_epoch)
-    both = [Stage(0, epochs, steps_per_epoch, False), Stage(epochs, epochs + prior, steps_per_epoch, True)]
+    asked = ((t.epochs, t.steps, t.batch), (t.prior_epochs, t.prior_steps, t.prior_batch or t.batch))
+    both, first = [], 0
+    for prior_only, (epochs, steps, batch) in enumerate(asked):
+        per_epoch = steps_per_epoch(batch)
+        last = first + (epochs if epochs is not None else -(-steps // per_epoch))
+        both.append(Stage(first, last, per_epoch, batch, bool(prior_only)))
+        first = last
     return [stage for stage in both if stage.last > stage.first]
 
 

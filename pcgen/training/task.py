@@ -24,13 +24,15 @@ class Task(Protocol):
     """A model and the data that it learns from. Everything it draws is a function of (seed, epoch, step, place)."""
 
     config: AnyRunConfig  # as it is kept with the run
-    steps: int  # of an epoch
     info: Mapping[str, Any]  # what checkpoints say of the data
 
     def build_model(self) -> nn.Module:
         """A fresh model, its weights drawn from the run's seed."""
 
-    def batches(self, epoch: int, start: int, part: tuple[int, int]) -> Iterator[Batch]:
+    def steps(self, batch: int) -> int:
+        """Of an epoch, each of so many shapes or crops."""
+
+    def batches(self, stage: Stage, epoch: int, start: int, part: tuple[int, int]) -> Iterator[Batch]:
         """The epoch's batches from step ``start`` on, of each the part of (process, processes)."""
 
     def loss(self, model: nn.Module, batch: Batch, epoch: int, step: int, stage: Stage) -> Loss:
