@@ -377,6 +377,40 @@ def test_every_precision_becomes_float32(tmp_path, dtype):
     assert cloud.dtype == np.float32 and cloud.dtype.isnative and np.array_equal(cloud, CUBE)
 
 
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_a_mesh_without_faces_is_a_cloud(tmp_path, form):
+    """As programs write a cloud that they hold as a mesh: a list of faces is declared, and is empty."""
+    path = tmp_path / "a.ply"
+    path.write_bytes(ply_bytes(CUBE, [], form))
+    assert np.array_equal(read_cloud(path), CUBE)
+    assert np.array_equal(np.sort(read_shape(path, 9, np.random.default_rng(0)), 0), np.sort(CUBE, 0))
+
+
+@pytest.mark.parametrize("element", ["vertex 2\nproperty float x\nproperty float y", "face 0"])
+def test_a_ply_without_coordinates_says_which(tmp_path, element):
+    path = tmp_path / "a.ply"
+    path.write_text(f"ply\nformat ascii 1.0\nelement {element}\nend_header\n1 2\n3 4\n")
+    with pytest.raises(UnreadableFile, match=r"its vertices have no .*z"):
+        read_cloud(path)
+
+
+@pytest.mark.parametrize("separator", [" ", ",", "\t", ";"])
+@pytest.mark.parametrize("titles", ["x{0}y{0}z\n", "//X{0}Y{0}Z\n", "\ufeff", "# made by hand\n\n"])
+def test_text_clouds_under_titles(tmp_path, separator, titles):
+    path = tmp_path / "a.xyz"
+    text = titles.format(separator) + "\n".join(separator.join(map(str, point)) for point in CUBE)
+    path.write_text(text, encoding="utf-8")
+    assert np.array_equal(read_cloud(path), CUBE)
+
+
+@pytest.mark.parametrize("text", ["nan nan nan\n1 2 3\n4 5 6\n", "x y z\n", "x y z\n1 2\n"])
+def test_titles_excuse_nothing(tmp_path, text):
+    path = tmp_path / "a.xyz"
+    path.write_text(text)
+    with pytest.raises(UnreadableFile):
+        read_cloud(path)
+
+
 @pytest.mark.parametrize("separator", [" ", ",", "\t"])
 def test_text_clouds(tmp_path, separator):
     np.savetxt(tmp_path / "a.xyz", np.hstack([CUBE, CUBE]), delimiter=separator)

@@ -425,6 +425,23 @@ def test_import_makes_the_layout(tmp_path):
         import_folder(source, out)
     with pytest.raises(UnreadableFile, match=r"broken\.obj"):
         import_folder(source, tmp_path / "strict", points=200, strict=True)
+    assert not (tmp_path / "strict").exists()
+
+
+def test_an_import_that_is_cut_short_leaves_nothing(tmp_path):
+    for k in range(4):
+        save(tmp_path / "mine" / f"{k}.npy", points=30)
+
+    def interrupt(done, total):
+        if done == 3:
+            assert list((tmp_path / "out").rglob("*.npy"))
+            raise KeyboardInterrupt
+
+    (tmp_path / "out").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        import_folder(tmp_path / "mine", tmp_path / "out", points=30, progress=interrupt)
+    assert not list((tmp_path / "out").iterdir())
+    assert sum(import_folder(tmp_path / "mine", tmp_path / "out", points=30).counts.values()) == 4
 
 
 def test_import_of_shapenet_s_own_folders(tmp_path):

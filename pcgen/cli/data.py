@@ -136,18 +136,18 @@ def _draw(shapes: Shapes, path: Path, normalise: str) -> None:
 
 def synthetic(args: argparse.Namespace) -> None:
     from pcgen.data import DataConfig, load
-    from pcgen.data.files import replacing
+    from pcgen.data.files import filling_folder, free_folder, replacing
 
-    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise ValueError(f"{args.out} exists and is not an empty folder: write into a new one")
+    free_folder(args.out)
     writable(args.out / "category")
     config = DataConfig(categories=(args.category,), shapes=args.shapes, mesh_points=args.points, seed=args.seed)
     with counting("making shapes") as tell:
         shapes = load(config, tell)
-    for split in (shapes.train, shapes.val, shapes.test):
-        for name, cloud in zip(split.names, split.clouds):  # <category>/<split>/<number>
-            with replacing(args.out / f"{name}.npy") as stream:
-                np.save(stream, cloud, allow_pickle=False)
+    with filling_folder(args.out):
+        for split in (shapes.train, shapes.val, shapes.test):
+            for name, cloud in zip(split.names, split.clouds):  # <category>/<split>/<number>
+                with replacing(args.out / f"{name}.npy") as stream:
+                    np.save(stream, cloud, allow_pickle=False)
     counts = {(args.category, name): len(getattr(shapes, name)) for name in SPLITS}
     print("\n".join([*_table(counts), f"written to {args.out}"]))
 

@@ -18,10 +18,11 @@ __all__ = ["add_commands", "hardware", "versions"]
 NEEDED = ("torch", "torchdiffeq", "numpy", "scipy", "pydantic", "safetensors", "accelerate", "trimesh", "matplotlib")
 OPTIONAL = {
     "tensorboard": "curves while training",
-    "open3d": ".pcd files, the desktop viewer",
+    "open3d": ".pcd files",
     "pykeops": "very large clouds",
     "torch-scatter": "another backend of segment reductions",
     "h5py": "clouds in HDF5 files",
+    "laspy": ".las and .laz scans",
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,8 +36,9 @@ def read_cloud(path: str | Path) -> np.ndarray:
 
     ``.npy``, ``.npz`` (see :func:`read_arrays`) and ``.pt`` hold (N,3) numbers of any precision; of ``.ply`` the
     vertices are read, faces or not; ``.xyz`` and ``.txt`` hold one point a line, three numbers first, separated
-    by spaces or commas; ``.pcd`` needs Open3D. :class:`~pcgen.data.files.UnreadableFile` is raised for a file
-    that is broken or cut short, of another shape, not finite, or whose points are all equal.
+    by spaces, commas or semicolons, under a line of titles or none; ``.pcd`` needs Open3D.
+    :class:`~pcgen.data.files.UnreadableFile` is raised for a file that is broken or cut short, of another shape, not
+    finite, or whose points are all equal.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -175,9 +178,21 @@ def _read_pt(path: Path) -> np.ndarray:
 
 
 def _read_text(path: Path) -> np.ndarray:
-    with path.open(encoding="latin-1") as lines:
-        delimiter = "," if "," in next(lines) else None
-    return np.loadtxt(path, dtype=np.float64, delimiter=delimiter, usecols=(0, 1, 2), ndmin=2)
+    with path.open(encoding="utf-8-sig", errors="replace") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a file without rows is told by its shape
+        lines = (line for line in stream if line.strip() and not line.lstrip().startswith(("#", "//")))
+        first = next(lines, "")
+        delimiter = next((mark for mark in ",;" if mark in first), None)
+        rows = itertools.chain([first] if _is_number(first.split(delimiter)[:1]) else [], lines)
+        return np.loadtxt(rows, dtype=np.float64, delimiter=delimiter, usecols=(0, 1, 2), ndmin=2)
+
+
+def _is_number(words: list[str]) -> bool:
+    """Whether the words can be read as numbers, NaN among them; titles cannot."""
+    try:
+        return bool([float(word) for word in words])
+    except ValueError:
+        return False
 
 
 def _read_pcd(path: Path) -> np.ndarray:

@@ -11,7 +11,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-__all__ = ["TOO_FAR", "UnreadableFile", "keeps_shape", "reading", "replacing", "replacing_folder"]
+__all__ = [
+    "TOO_FAR",
+    "UnreadableFile",
+    "filling_folder",
+    "free_folder",
+    "keeps_shape",
+    "reading",
+    "replacing",
+    "replacing_folder",
+]
 
 TOO_FAR = "coordinates too far from the origin for float32, which would spoil its shape: subtract an offset"
 
@@ -99,9 +108,38 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
     _remove(old)
 
 
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+def free_folder(folder: str | Path) -> Path:
+    """``folder``, if nothing is in its way; ``ValueError`` unless it is missing or empty."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not an empty folder: name a new one")
+    return folder
+
+
+@contextlib.contextmanager
+def filling_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder, missing or empty, to fill with several files; it is missing or empty again when the block fails.
+
+    Errors are those of :func:`free_folder`.
+    """
+    folder = free_folder(folder)
+    was_there = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        for path in folder.iterdir():
+            _remove(path)
+        if not was_there:
+            folder.rmdir()
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def keeps_shape(points: np.ndarray) -> np.ndarray:

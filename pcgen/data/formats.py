@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .clouds import ARRAY_SUFFIXES, SHAPE_SUFFIXES, read_arrays, read_cloud, read_shape, shape_rng
-from .files import UnreadableFile, replacing
+from .files import UnreadableFile, filling_folder, free_folder, replacing
 from .meshes import Mesh, read_mesh, sample_surface
 from .ply import write_ply
 
@@ -117,10 +117,7 @@ def shape_files(folder: str | Path) -> list[Path]:
 
 def ply_folder(path: str | Path) -> Path:
     """Where several clouds written as ``path`` go; ``ValueError`` if that is not free."""
-    folder = Path(path).with_suffix("")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not an empty folder: several PLY files were to go there")
-    return folder
+    return free_folder(Path(path).with_suffix(""))
 
 
 def _read_set(path: Path, stem: str, mesh_points: int, seed: int) -> Clouds:
@@ -135,7 +132,6 @@ def _read_set(path: Path, stem: str, mesh_points: int, seed: int) -> Clouds:
 def _write_ply_files(path: Path, points: np.ndarray) -> None:
     if len(points) == 1:
         return write_ply(path, points[0])
-    folder = ply_folder(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, cloud in enumerate(points):
-        write_ply(folder / f"{i:04d}.ply", cloud)
+    with filling_folder(ply_folder(path)) as folder:
+        for i, cloud in enumerate(points):
+            write_ply(folder / f"{i:04d}.ply", cloud)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .clouds import read_shape, shape_rng
-from .files import UnreadableFile, replacing
+from .files import UnreadableFile, filling_folder, free_folder, replacing
 from .splits import SYNSETS, ShapeFile, Skipped, Split, find_shapes
 
 __all__ = ["ImportReport", "import_folder"]
@@ -43,7 +43,7 @@ def import_folder(
     alone. ``progress(done, total)`` is called after each file.
 
     ``ValueError`` when ``out`` holds something already or nothing can be imported; with ``strict`` the first
-    unusable file raises. ``FileNotFoundError`` without ``folder``.
+    unusable file raises. ``FileNotFoundError`` without ``folder``. After an error ``out`` is as it was.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -52,26 +52,25 @@ def import_folder(
     ...     sum(import_folder(folder, f"{folder}/out", points=3).counts.values())
     4
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder: import into a new one")
+    out = free_folder(out)
     if points < 2:
         raise ValueError(f"points must be at least 2, got {points}")
     files, left_out = find_shapes(folder, val_share=val_share, test_share=test_share)
     counts: Counter[tuple[str, Split]] = Counter()
     skipped = list(left_out)
-    for done, file in enumerate(files, start=1):
-        try:
-            _import_file(file, out, points, shape_rng(seed, file.name))
-            counts[file.category, file.split] += 1
-        except (UnreadableFile, FileNotFoundError) as error:
-            if strict:
-                raise
-            skipped.append(Skipped(file.path, getattr(error, "reason", "no such file")))
-        if progress:
-            progress(done, len(files))
-    if not counts:
-        raise ValueError(f"nothing in {folder} can be imported, the first: {skipped[0].path}: {skipped[0].reason}")
+    with filling_folder(out):
+        for done, file in enumerate(files, start=1):
+            try:
+                _import_file(file, out, points, shape_rng(seed, file.name))
+                counts[file.category, file.split] += 1
+            except (UnreadableFile, FileNotFoundError) as error:
+                if strict:
+                    raise
+                skipped.append(Skipped(file.path, getattr(error, "reason", "no such file")))
+            if progress:
+                progress(done, len(files))
+        if not counts:
+            raise ValueError(f"nothing in {folder} can be imported, the first: {skipped[0].path}: {skipped[0].reason}")
     return ImportReport(out, dict(counts), tuple(skipped))
 
 

@@ -78,7 +78,11 @@ def read_ply_mesh(path: str | Path) -> Mesh:
     """The vertices of a PLY file, unchecked, and its faces if it has any (a cloud has none)."""
     with reading(path):
         elements = read_ply(path)
-        vertex, face = elements["vertex"], elements.get("face", {})
+        vertex, face = elements.get("vertex", {}), elements.get("face", {})
+        if missing := [axis for axis in "xyz" if axis not in vertex]:
+            raise UnreadableFile(
+                path, f"its vertices have no {', '.join(missing)}, only {', '.join(vertex) or 'nothing'}"
+            )
         vertices = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], axis=1)
         polygons = next((face[key] for key in ("vertex_indices", "vertex_index") if key in face), [])
         return Mesh(vertices, triangulate(polygons))

@@ -256,7 +256,7 @@ def _as_float64(p: _Property) -> _Property:
 def _read_rows(path: Path, data: bytes, start: int, element: _Element) -> tuple[dict, int]:
     """The columns of one element and the offset behind it."""
     if not element.rows:
-        return {p.name: np.empty(0, p.value) for p in element.properties}, start
+        return {p.name: np.empty((0, 0) if p.count else 0, p.value) for p in element.properties}, start
     sizes = [size for _, size, _ in _walk_row(path, data, start, element)]
     fields: list[tuple] = []
     for i, (p, size) in enumerate(zip(element.properties, sizes)):

@@ -121,7 +121,8 @@ class PointFlow(TwoLevelFlow):
     ) -> Samples:
         """New shapes, in data units.
 
-        Shape i depends on the seed and i alone, not on how many are asked for; more points extend a cloud.
+        Shape i depends on the seed and i alone, not on how many are asked for; more points extend a cloud. An adaptive
+        solver keeps to that within its tolerance, since it chooses its steps for all that it solves together.
 
         Args:
             shapes, points: S and N, at least 1.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import replacing
+from ..files import free_folder, replacing
 from ..ply import save_ply
 from .columns import feature_columns, feature_names, features_of
 from .las import save_las, vectors
@@ -138,8 +138,7 @@ def _write_npy(path: Path, scene: Scene, columns: dict[str, np.ndarray]) -> None
 
 def _write_pointcept(path: Path, scene: Scene, columns: dict[str, np.ndarray]) -> None:
     """One array a file; classes and instances count from 0 there, with -1 for none."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{path} exists and is not an empty folder: a scene was to go there")
+    path = free_folder(path)
     labels = {kind: scene.source.names.get(kind, kind) for kind in ("semantic", "instance")}
     arrays = {name: c for name, c in columns.items() if name not in labels.values()}
     if scene.source.format != "pointcept":
