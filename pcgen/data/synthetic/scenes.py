@@ -37,7 +37,6 @@ class SceneSettings(Settings):
     split: Split = "train"  # which objects may appear; no object is in two splits
     up: Literal["x", "y", "z"] = "y"  # the axis that points up in the meshes of a folder
     size: tuple[float, float] | None = None  # box diagonals of objects; None: usual ones (synthetic), the files' own
-    widest: float = 1.0  # objects are drawn out sideways by up to so much: desks, counters and shelves of any length
     objects: tuple[int, int] = (8, 16)  # fewest and most; those for which there is no room are left out
     floor: tuple[float, float] = (3.0, 5.0)  # shortest and longest side of the rectangular floor
     walls: float = 2.5  # height of the walls around it, 0 for none
@@ -66,8 +65,6 @@ class SceneSettings(Settings):
         for name in ("touching", "stacked", "against"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a share from 0 to 1, got {getattr(self, name)}")
-        if not 1 <= self.widest < np.inf:
-            raise ValueError(f"widest must be a factor of at least 1, got {self.widest}")
         if not self.spacing > 0 or self.sensors < 1 or min(self.noise, self.walls, self.wall_thickness) < 0:
             raise ValueError(
                 f"spacing must be positive, sensors at least 1, noise and walls not negative, "
@@ -176,7 +173,7 @@ def _furnished(
     """The size of the floor, and what stands on it."""
     count = int(rng.integers(settings.objects[0], settings.objects[1] + 1))
     floor = tuple(rng.uniform(*settings.floor, 2).tolist())
-    models = [draw_model(things, settings.size, settings.up, rng, settings.widest) for _ in range(count)]
+    models = [draw_model(things, settings.size, settings.up, rng) for _ in range(count)]
     angles, walls = rng.uniform(0, 2 * np.pi, count).tolist(), [None] * count
     if settings.against:
         for i in np.flatnonzero(rng.random(count) < settings.against):

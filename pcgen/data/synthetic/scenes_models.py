@@ -62,10 +62,8 @@ def catalogue(source: str, categories: tuple[str, ...], split: Split) -> Catalog
     return Catalogue(there, tuple(sorted({file.category for file in files})), split, files)
 
 
-def draw_model(
-    things: Catalogue, size: tuple[float, float] | None, up: str, rng: np.random.Generator, widest: float = 1.0
-) -> Model:
-    """A model of a category drawn evenly, scaled to a box diagonal in ``size`` metres, then up to ``widest`` as wide.
+def draw_model(things: Catalogue, size: tuple[float, float] | None, up: str, rng: np.random.Generator) -> Model:
+    """A model of a category drawn evenly, scaled to a box diagonal in ``size`` metres.
 
     Without ``size`` a synthetic shape has a size usual for its category, and a mesh of a folder keeps its own.
     """
@@ -85,7 +83,4 @@ def draw_model(
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     scale = 1.0 if size is None else rng.uniform(*size) / np.linalg.norm(high - low)
     base = np.array([*(low + high)[:2] / 2, low[2]])
-    factors = np.full(3, scale)
-    if widest > 1:  # 1 draws nothing, so that scenes remain what they were
-        factors[0] *= widest ** rng.random()
-    return Model(name, category, Mesh((vertices - base) * factors, faces.reshape(-1, 3)))
+    return Model(name, category, Mesh((vertices - base) * scale, faces.reshape(-1, 3)))
