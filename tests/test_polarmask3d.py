@@ -29,6 +29,7 @@ from pcgen.models.polar_targets import (
 )
 from pcgen.models.polarmask3d import PolarMask3D, PolarMask3DConfig, StarPrediction, VoxelPrediction
 from pcgen.models.refinement import log_ratio
+from pcgen.models.revoting import Revoting
 from pcgen.models.tuning import average_precision, tune_decoding
 from pcgen.models.turning import averaged, turned, turns
 
@@ -266,10 +267,12 @@ def small(**settings):
         return PolarMask3D(PolarMask3DConfig(**settings))
 
 
-@pytest.mark.parametrize("residual", [True, False])
-@pytest.mark.parametrize("quality", ["iou", "polarmask", "quantile", "antipodal"])
-def test_every_weight_learns_from_every_term(residual, quality):
-    model = small(residual=residual, loss=PolarLossConfig(quality_target=quality)).double()
+@pytest.mark.parametrize(
+    ("residual", "revote", "quality"),
+    [(True, False, "iou"), (False, False, "polarmask"), (True, True, "quantile"), (False, True, "antipodal")],
+)
+def test_every_weight_learns_from_every_term(residual, revote, quality):
+    model = small(residual=residual, revote=revote, loss=PolarLossConfig(quality_target=quality)).double()
     if residual:
         torch.nn.init.normal_(model.refinement.last.weight, generator=seeded())
     points, instance = toy(0)
@@ -338,19 +341,50 @@ def test_a_class_that_the_model_does_not_have_is_refused():
         model.loss(batch)
 
 
-def test_one_point_is_a_scene():
-    model = small()
+@pytest.mark.parametrize("revote", [True, False])
+def test_one_point_is_a_scene(revote):
+    model = small(revote=revote)
     assert model.loss(collate([LabelledCloud(torch.zeros(1, 3), torch.ones(1).long())], model.rays)).total.isfinite()
     assert len(model.predict_instances(torch.zeros(1, 3)).labels) == 1
 
 
-def test_clouds_of_a_batch_do_not_see_each_other(perturb):
-    model = perturb(small(), size=0.05)
+@pytest.mark.parametrize("revote", [True, False])
+def test_clouds_of_a_batch_do_not_see_each_other(perturb, revote):
+    model = perturb(small(revote=revote), size=0.05)
     clouds = [toy(seed)[0].double() for seed in (0, 1)]
     offsets = torch.tensor([0, len(clouds[0]), len(clouds[0]) + len(clouds[1])])
     together, apart = model(torch.cat(clouds), offsets), [model(x) for x in clouds]
     for name in ("logits", "offset", "quality", "positions"):
         assert_close(getattr(together, name), torch.cat([getattr(seen, name) for seen in apart]))
+
+
+def test_those_who_vote_for_the_same_place_hear_of_each_other():
+    """However far apart they are; what others say is heard through the place, or by nobody."""
+    revoting = Revoting(8, scale=1.0).double()
+    features, positions = normal(4, 8), torch.tensor([[0.0, 0, 0], [90, 0, 0], [0, 90, 0], [0, 91, 0]]).double()
+    votes = torch.tensor([[45.1, 0, 0.1], [45.2, 0, 0.1], [0, 0, 50], [0, 0, 90]]).double()
+    other = torch.cat([features[:1] + 1, features[1:]])
+    weight, bounds = torch.ones(4).double(), torch.tensor([0, 4])
+    a, b = (revoting(x, positions, votes, weight, bounds) for x in (features, other))
+    assert torch.equal((a != b).any(1), torch.tensor([True, True, False, False]))
+    silent = torch.tensor([0.0, 1, 1, 1]).double()
+    a, b = (revoting(x, positions, votes, silent, bounds) for x in (features, other))
+    assert torch.equal((a != b).any(1), torch.tensor([True, False, False, False]))
+    alone = revoting(features, positions, votes, weight, torch.tensor([0, 1, 4]))  # in another cloud
+    assert_close(alone[:1], revoting(features[:1], positions[:1], votes[:1], weight[:1], torch.tensor([0, 1])))
+
+
+def test_both_votes_learn_where_the_centre_is():
+    model, (points, instance) = small(revote=True, loss=PolarLossConfig(offset=1.0)), toy(0)
+    batch, x = collate([LabelledCloud(points, instance)], model.rays), points
+    seen = model(x)
+    assert seen.first is not None and not torch.equal(seen.first, seen.offset)
+    with torch.no_grad():  # the second says what the first does: their mean is either's
+        model.again[-1].weight.zero_()
+        same = model.loss(batch, seeded()).terms["offset"]
+        model.again[-1].bias[1] += 100.0  # the second is far off
+        far = model.loss(batch, seeded()).terms["offset"]
+    assert_close(far - same, torch.tensor(50.0), rtol=0.1, atol=0.0)
 
 
 # Decoding.

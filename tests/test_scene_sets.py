@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pcgen.data.scene_sets as scene_sets
 from pcgen.data.scene_sets import GeneratedConfig, SceneDataConfig, load_scenes
 from pcgen.data.scenes.crops import CropConfig
+from pcgen.data.splits import hash_splits
 from pcgen.data.synthetic.scenes import SceneSettings
 
 SMALL = SceneSettings(objects=(2, 3), floor=(2.0, 2.5), walls=0, spacing=0.1)
@@ -50,6 +53,18 @@ def test_a_single_scan_validates_itself_and_says_so(tmp_path):
     sets = load_scenes(SceneDataConfig(source=str(tmp_path / "a.npz")))
     assert sets.val is sets.train and len(sets.test) == 0
     assert "scenes of the training" in sets.notes[0] and "without scores" in sets.notes[1]
+
+
+@given(st.lists(st.text("abcdefghij", min_size=1), min_size=1, max_size=4, unique=True))
+def test_whatever_its_name_something_is_trained_on(names):
+    split = hash_splits(names, val_share=0.5, test_share=0.4)
+    assert "train" in split.values() and set(split) == set(names)
+
+
+def test_a_folder_of_one_scan_is_trained_on(tmp_path):
+    save(tmp_path / "full.npz")  # whose hash is of those to test on
+    sets = load_scenes(SceneDataConfig(source=str(tmp_path), val_share=0.3, test_share=0.3))
+    assert names(sets.train) == ["full.npz"] and sets.val is sets.train
 
 
 def test_an_epoch_visits_a_scan_until_all_its_points_are_seen(tmp_path):

@@ -201,6 +201,22 @@ def test_tile_size_bounds_what_a_tile_holds(count, most, overlap, seed):
         assert size > np.ptp(points[:, :2], axis=0).max()
 
 
+@given(st.integers(0, 9), st.sampled_from([1e4, 1e7, 1e12]), st.integers(1, 3))
+def test_strays_do_not_make_tiles_that_hold_everything(seed, far, strays):
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(0, 50, (2000, 3))
+    alone = tile_size(points, 0.5, most=500)
+    points[rng.permutation(2000)[:strays]] = far
+    assert 0.25 * alone <= tile_size(points, 0.5, most=500) <= 2 * alone
+
+
+def test_a_point_at_the_origin_beside_coordinates_of_a_map():
+    scene = objects()
+    points = np.concatenate([np.add(scene.points, [500_000, 5_400_000, 300]), np.zeros((1, 3))])
+    found = segment_scan(trained(), make_scene(points))
+    assert len(found.labels) == len(points) and found.labels[-1] == 0
+
+
 def test_missing_features_are_named_once():
     scene = make_scene(objects().points)
     with pytest.warns(UserWarning, match="colour") as caught:

@@ -91,8 +91,8 @@ def find_shapes(
 def hash_splits(names: Iterable[str], val_share: float, test_share: float) -> dict[str, Split]:
     """The split of each name by a hash of that name alone, so that a new one never moves the others.
 
-    The shares hold on average. Of three names and more at least two train and one validates, for which as few
-    as needed are moved.
+    The shares hold on average. Of three names and more at least two train and one validates, of fewer one trains, for
+    which as few as needed are moved.
 
     >>> hash_splits(["a", "b", "c"], 0.1, 0.1)
     {'c': 'val', 'b': 'train', 'a': 'train'}
@@ -102,9 +102,10 @@ def hash_splits(names: Iterable[str], val_share: float, test_share: float) -> di
     order = sorted(place, key=lambda name: (place[name], name))
     n_val = sum(place[name] < val_share for name in order)
     n_test = sum(place[name] < val_share + test_share for name in order) - n_val
-    if len(order) >= 3:
-        n_val = min(max(n_val, 1), len(order) - 2)
-        n_test = min(n_test, len(order) - 2 - n_val)
+    few = len(order) < 3
+    spare = max(0, len(order) - (1 if few else 2))
+    n_val = min(n_val if few else max(n_val, 1), spare)
+    n_test = min(n_test, spare - n_val)
     counts = {"val": n_val, "test": n_test, "train": len(order) - n_val - n_test}
     splits = [split for split, count in counts.items() for _ in range(count)]
     return cast("dict[str, Split]", dict(zip(order, splits)))

@@ -115,7 +115,7 @@ def polar_loss(model: PolarMask3D, batch: PolarBatch, generator: torch.Generator
     chosen = positives(votes.apart.detach(), votes.instance, config.radius, config.nearest, config.most, generator)
     terms = {
         "classification": _classification(config, seen.logits, semantic),
-        "offset": _per_instance(torch.linalg.vector_norm(votes.error, dim=1) / model.config.scale, votes.instance),
+        "offset": _offset(model, seen, votes),
         **_star_terms(model, seen, known, votes, chosen),
         "assembly": _assembly(model, seen, known, votes, chosen, generator),
     }
@@ -160,6 +160,15 @@ def _per_instance(cost: Tensor, instance: Tensor, weight: Tensor | None = None) 
     total, share = ops.segment_reduce(torch.stack([cost * weight, weight], 1), row, count).value.unbind(1)
     size = torch.bincount(row, minlength=count).to(cost).sqrt()
     return (size * total / share.clamp_min(torch.finfo(share.dtype).tiny)).sum() / size.sum().clamp_min(1)
+
+
+def _offset(model: PolarMask3D, seen: VoxelPrediction, votes: _Votes) -> Tensor:
+    """The distance of votes from their centres, in usual radii; the mean of both, where voxels vote twice."""
+    errors = [votes.error]
+    if seen.first is not None:
+        errors.append(votes.error + (seen.first - seen.offset)[votes.rows])
+    cost = torch.stack([torch.linalg.vector_norm(error, dim=1) for error in errors]).mean(0)
+    return _per_instance(cost / model.config.scale, votes.instance)
 
 
 def _classification(config: PolarLossConfig, logits: Tensor, semantic: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from pcgen.models.point_features import FeatureName, Up, feature_columns, featur
 from pcgen.models.polar_loss import PolarLossConfig, polar_loss
 from pcgen.models.polar_targets import PolarBatch
 from pcgen.models.refinement import Refinement, log_ratio
+from pcgen.models.revoting import Revoting
 from pcgen.models.sparse import surroundings, voxel_pyramid
 from pcgen.models.turning import Which
 
@@ -44,6 +45,7 @@ class PolarMask3DConfig(Settings):
     up: Up = "z"  # along which heights are measured
     turns: Which = "upright"  # which of the rays' own rotations leave scenes as likely: none, those about up, all
     sphere: bool = False  # all rays of a star are as long: what is left without the shape of objects
+    revote: bool = False  # voxels vote again when they have heard what others say who voted for the same place
     residual: bool = True  # points near a star's surface are decided anew, each by itself
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     loss: PolarLossConfig = field(default_factory=PolarLossConfig)
@@ -70,6 +72,7 @@ class VoxelPrediction(NamedTuple):
     logits: Tensor  # (V, classes)
     offset: Tensor  # (V, 3) m, from the position to the centre of the object
     quality: Tensor  # (V,) logit of how good a star this voxel proposes
+    first: Tensor | None = None  # (V, 3) m, the first offset, where they vote again
 
     def votes(self) -> Tensor:
         """(V, 3) where the voxels say that the centre of their object is, in metres."""
@@ -114,6 +117,8 @@ class PolarMask3D(nn.Module):
         depth = len(config.backbone.widths)
         self.backbone = Backbone(feature_width(config.features) + 4 + 3 * depth, config.backbone)
         self.dense = _head(width, width, config.classes + 4)
+        self.revoting = Revoting(width, config.scale) if config.revote else None
+        self.again = _head(width, width, config.classes + 4) if config.revote else None
         self.star = _head(width, 2 * width, 2 * len(self.rays))
         self.refinement = Refinement(width) if config.residual else None
         nn.init.constant_(self.dense[-1].bias[: config.classes], -math.log((1 - PRIOR) / PRIOR))
@@ -136,10 +141,24 @@ class PolarMask3D(nn.Module):
         around = surroundings(levels, means[:, :3] / size, counts)
         within = means[:, :3] / size - cells - 0.5
         h = self.backbone(levels, torch.cat([means[:, 3:], within, around, counts[:, None].log1p()], 1))
-        logits, offset, quality = self.dense(h).split([self.config.classes, 3, 1], 1)
+        said, first = self.dense(h), None
+        if self.revoting is not None:
+            h, said, first = self._revoted(h, said, means[:, :3], levels[0].cloud, len(bounds))
+        logits, offset, quality = said.split([self.config.classes, 3, 1], 1)
         return VoxelPrediction(
-            voxel, means[:, :3], levels[0].cloud, h, logits, self.config.scale * offset, quality[:, 0]
+            voxel, means[:, :3], levels[0].cloud, h, logits, self.config.scale * offset, quality[:, 0], first
         )
+
+    def _revoted(
+        self, h: Tensor, said: Tensor, positions: Tensor, cloud: Tensor, bounds: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, what the heads say of them, and the first offsets, in metres."""
+        logits, offset, _ = said.split([self.config.classes, 3, 1], 1)
+        first = self.config.scale * offset
+        starts = torch.searchsorted(cloud, torch.arange(bounds, device=cloud.device))
+        # Where votes fall into cells is no matter of gradients.
+        h = self.revoting(h, positions, (positions + first).detach(), logits.detach().sigmoid().amax(1), starts)
+        return h, said + self.again(h), first
 
     def stars(self, features: Tensor) -> StarPrediction:
         """The stars of voxels with these features (M, C)."""
