@@ -135,3 +135,14 @@ def test_twenty_looks_at_a_run_whatever_its_batches(shapes, tmp_path):
     train(config(*words), shapes, tmp_path, quiet=True)
     looked = [row["step"] for row in read_history(tmp_path) if "val/total" in row]
     assert len(looked) == 20 and np.diff(looked).max() <= 9
+
+
+def test_no_more_is_encoded_than_there_are_visits(shapes):
+    task, model = task_and_model(shapes, "training.prior_epochs=2")
+    stage = stages(task.config, task.steps)[1]
+    seen = []
+    model.encoder.register_forward_hook(lambda module, x, out: seen.append(len(x[0])))
+    for epoch in (1, 2):
+        for step, batch in enumerate(task.batches(stage, epoch, 0, (0, 1))):
+            task.loss(model, batch, epoch, step, stage)
+    assert sum(seen) == 2 * len(shapes.train)

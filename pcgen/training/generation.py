@@ -11,7 +11,7 @@ import torch
 from pcgen.data.shapes import Batch, Places, Shapes, batches, places, steps_per_epoch
 from pcgen.models import Loss, PointFlow, coupled_once, draw_codes
 from pcgen.training.config import RunConfig, with_classes
-from pcgen.training.kept import KeptPosteriors
+from pcgen.training.kept import CLOUDS, KeptPosteriors
 from pcgen.training.noise import shown, step_noise
 from pcgen.training.state import Stage
 from pcgen.training.validation import comparable, validate
@@ -59,7 +59,7 @@ class GenerationTask:
     def loss(self, model: PointFlow, batch: Batch | Places, epoch: int, step: int, stage: Stage) -> Loss:
         noise = step_noise(self.config.training.seed, epoch, step, batch.rows)
         if stage.prior_only and self.keeps_codes:
-            z = self._kept_by(model).codes(batch.index.tolist(), noise)
+            z = self._kept_by(model, stage).codes(batch.index.tolist(), noise)
             return model.prior_loss(z, noise, shown(model, z, batch, self.shapes.train, noise, self.config.data.up))
         x = batch.points.to(model.data_mean)
         condition = shown(model, x, batch, self.shapes.train, noise, self.config.data.up)
@@ -69,9 +69,11 @@ class GenerationTask:
             z = draw_codes(model.encoder(x), noise)
         return model.prior_loss(z, noise, condition)
 
-    def _kept_by(self, model: PointFlow) -> KeptPosteriors:
+    def _kept_by(self, model: PointFlow, stage: Stage) -> KeptPosteriors:
         if self._kept is None or self._kept.encoder is not model.encoder:
-            self._kept = KeptPosteriors(model.encoder, self.shapes, self.config.data, self.config.training.seed)
+            clouds = min(CLOUDS, stage.last - stage.first)  # not more than there are visits to a shape
+            how = (self.config.data, self.config.training.seed, clouds)
+            self._kept = KeptPosteriors(model.encoder, self.shapes, *how)
         return self._kept
 
     def counts(self, model: PointFlow) -> dict[str, float]:
