@@ -20,6 +20,7 @@ import yaml
 
 from pcgen.cli import main
 from pcgen.cli.configs import shipped_configs
+from pcgen.cli.info import OPTIONAL
 from pcgen.config import read, read_yaml
 from pcgen.data import read_cloud, read_clouds, write_clouds
 from pcgen.flows import SolverConfig
@@ -425,6 +426,13 @@ def test_info(pcgen, run):
     assert "epoch 4" in out and "weights: " in out and "latent: 4" in out
 
 
+def test_info_names_what_every_extra_brings():
+    text = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    section = text.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
+    extras = {line.split('"')[1].partition(">")[0].partition("[")[0] for line in section.splitlines() if line}
+    assert {"open3d", "laspy"} <= extras and extras - {"pytest"} <= OPTIONAL.keys()
+
+
 # Data.
 
 
@@ -576,6 +584,16 @@ def test_outputs_are_checked_before_the_work(refused, run, clouds, monkeypatch, 
     assert "is a folder" in refused("encode", run, clouds)
 
 
+def test_more_points_than_memory_holds(refused, run, tmp_path):
+    assert "allocate memory" in refused("sample", run, "--points", 10**15, "-o", tmp_path / "s.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_our_checkpoints_take_no_options_of_an_original(run):
+    with pytest.raises(ValueError, match=r"only an original \.pt needs nonlinearity: .*tiny"):
+        load_model(run, nonlinearity="relu")
+
+
 # Runs that are cut short.
 
 
@@ -619,10 +637,10 @@ def watch_steps(monkeypatch):
 
 @pytest.mark.parametrize("step", [1, 3, 8, 12])
 def test_interrupted_and_resumed_is_uninterrupted(pcgen, watch_steps, run, tmp_path, step):
-    out = tmp_path / "run"
+    out = tmp_path / "a run"  # what is told can be pasted
     with watch_steps(lambda number: number == step and signal.raise_signal(signal.SIGINT)):
         status, _, err = pcgen("train", "demo", *TINY, *STEPS, "--out", out, "--quiet")
-    assert status == 130 and err.strip().endswith(f"go on with: pcgen train --resume --out {out}")
+    assert status == 130 and err.strip().endswith(f"go on with: pcgen train --resume --out '{out}'")
     where = f"step {step} of 12" if step < 12 else "the last of 12 steps"
     assert len(err.splitlines()) == 1 and where in err and not (out / "metrics.json").exists()
     with watch_steps() as steps:

@@ -122,6 +122,12 @@ def test_chamfer_has_the_published_values(small):
         (torch.zeros(2, 3), torch.zeros(2, 3).double(), ValueError, "share dtype"),
         (torch.zeros(2, 3), torch.zeros(2, 3).half(), ValueError, "share dtype .*float32 .*float16"),
         (torch.zeros(2, 3).int(), torch.zeros(2, 3).int(), TypeError, "x must be of floating point"),
+        (
+            torch.zeros(2, 3).to_sparse(),
+            torch.zeros(2, 3),
+            TypeError,
+            "x must be a dense tensor, got .*sparse",
+        ),
         (np.zeros((2, 3)), torch.zeros(2, 3), TypeError, "x must be a tensor .* got ndarray"),
     ],
 )
@@ -130,6 +136,12 @@ def test_bad_pairs_are_refused(function, x, y, error, message):
     with pytest.raises(error, match=message) as raised:
         function(x, y)
     assert "\n" not in str(raised.value)
+
+
+def test_tensors_without_values_have_shapes():
+    x = torch.empty(2, 5, 3, device="meta")
+    found = ops.knn(x, x, 4, x_lengths=torch.empty(2, dtype=torch.long, device="meta"))
+    assert found.distance.shape == found.index.shape == (2, 5, 4) and found.index.is_meta
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -137,10 +137,10 @@ def test_command(tmp_path, capsys):
     scene = make_scene(points.numpy(), semantic=semantic, instance=instance.numpy())
     write_scene(tmp_path / "a.npz", scene)
     options = ["--rays", "icosphere-42", "lat-lon-5x5", "--target", "furthest", "optimal", "--per-class"]
-    assert main(["oracle", str(tmp_path), *options, "--json", str(tmp_path / "out.json")]) == 0
+    assert main(["oracle", str(tmp_path), *options, "--json", str(tmp_path / "new" / "out.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 4 * 3 + 1 and "100.0" in lines[1] and lines[2].endswith("class 2")
-    found = json.loads((tmp_path / "out.json").read_text())
+    found = json.loads((tmp_path / "new" / "out.json").read_text())
     assert [row["rays"] for row in found] == ["icosphere-42"] * 2 + ["lat-lon-5x5"] * 2
     assert all(row["mean_iou"] == 1 and row["ap"]["counted"] == 3 for row in found)
 

@@ -426,6 +426,24 @@ def test_values_that_are_not_finite(tmp_path, key, value):
     refuse(tmp_path / "model.pt", f"holds values that are not finite, in {key.replace('module.', '')}")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("point_cnf.module.chain.0.running_var", torch.tensor([1.0, -1e-9, 1.0]), "holds negative variances, in point"),
+        ("encoder.module.bn2.running_var", -torch.ones(6), "holds negative variances, in encoder"),
+        (
+            "latent_cnf.module.chain.1.sqrt_end_time",
+            torch.ones(2),
+            "values in .*sqrt_end_time, expected one",
+        ),
+        ("point_cnf.module.chain.x.weight", torch.ones(3), r"has the key point_cnf\.chain\.x, expected a number"),
+    ],
+)
+def test_values_that_no_model_has(tmp_path, key, value, message):
+    torch.save({**original_state(), key: value}, tmp_path / "model.pt")
+    refuse(tmp_path / "model.pt", message)
+
+
 def test_sizes_that_contradict_each_other(tmp_path):
     state = original_state()
     state["encoder.module.conv2.weight"] = torch.zeros(6, 5, 1)

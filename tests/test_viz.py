@@ -72,6 +72,12 @@ def test_gallery_lays_out_rows_and_columns(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["g.png"]
 
 
+def test_names_of_files_are_no_formulas(tmp_path):
+    """What stands between two $ would be set as mathematics, and refused where it is none."""
+    rows = {"cost$_$of.obj": sphere(50)}
+    assert gallery(rows, tmp_path / "g.png", title="$^$").is_file()
+
+
 def tile(path, column, size=100, left=0):
     image = imread(path)
     return covered(image[:size, left + column * size : left + (column + 1) * size])

@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"pcgen: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
         if os.environ.get("PCGEN_DEBUG"):
             traceback.print_exc()
         if arguments or os.environ.get("RANK", "0") == "0":  # all processes get the same words: one tells what is wrong
@@ -82,6 +84,12 @@ def build_parser() -> Parser:
     for module in (train, generate, measure, evaluate, oracle, segment, data, info):
         module.add_commands(commands)
     return parser
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """PyTorch raises no MemoryError: of its errors these come from sizes that a user asked for."""
+    words = "allocate memory", "out of memory", "Storage size calculation overflowed"
+    return any(each in str(error) for each in words)
 
 
 def _warn(message, category, filename, lineno, file=None, line=None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -134,7 +133,7 @@ def _run(args: argparse.Namespace, first: bool) -> None:
 def _write(
     args: argparse.Namespace, scores: GenerationScores, copies: Memorisation | None, given: dict[str, Given]
 ) -> None:
-    from pcgen.data.files import replacing
+    from pcgen.cli.report import write_json
 
     if args.json:
         found = scores.as_dict() | {"read": {role: each.what for role, each in given.items()}}
@@ -142,8 +141,7 @@ def _write(
             found["memorisation"] = {
                 name: value for name, value in copies._asdict().items() if not isinstance(value, np.ndarray)
             }
-        with replacing(args.json) as stream:
-            stream.write((json.dumps(found, indent=1) + "\n").encode())
+        write_json(args.json, found)
     print(scores.table())
     if copies:
         print(copies)

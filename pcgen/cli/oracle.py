@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +56,7 @@ def add_commands(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from pcgen.cli.report import write_json
     from pcgen.geometry.rays import rays
     from pcgen.models.oracle import OracleScores, oracle_scores
 
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
             print(of_class.row(), "", names.get(label, f"class {label}"))
     print(f"{len(scenes)} scenes; AP over instances of at least {args.min_points} points, background negative")
     if args.json:
-        args.json.write_text(json.dumps([_plain(dataclasses.asdict(scores)) for scores in found], indent=1) + "\n")
+        write_json(args.json, [_plain(dataclasses.asdict(scores)) for scores in found])
 
 
 def _labelled(args: argparse.Namespace) -> list[Scene]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -256,13 +257,14 @@ def _closing(scores: GenerationScores | None, metrics: dict, config: RunConfig, 
     """The scores, where to look, and what to try next."""
     found, oracle = metrics["reconstruction"], metrics["reconstruction"].get("oracle")
     beside = f" (another draw of the same points: CD {oracle['cd']:.4g}, EMD {oracle['emd']:.4g})" if oracle else ""
-    sample = f"pcgen sample {folder} -n 32 --points 10000{example_option(config.model.condition)} -o samples.npz"
+    run = shlex.quote(str(folder))
+    sample = f"pcgen sample {run} -n 32 --points 10000{example_option(config.model.condition)} -o samples.npz"
     lines = [
         *([scores.table()] if scores else []),
         *([_of_conditions(metrics["condition"])] if "condition" in metrics else []),
         f"reconstruction: CD {found['cd']:.4g}, EMD {found['emd']:.4g}{beside}",
         f"trained in {metrics['training']['minutes']:.1f} min; pictures, samples and metrics.json are in {folder}",
-        f"next: {sample if scores else f'pcgen info {folder}'}",
+        f"next: {sample if scores else f'pcgen info {run}'}",
     ]
     return "\n".join(lines)
 
@@ -277,7 +279,7 @@ def _of_conditions(condition: dict[str, Any]) -> str:
     return line + ", ".join(f"{title} {scores[name]:.4g}" for title, name in names.items())
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: Any) -> None:
     """A file that is whole or not there."""
     from pcgen.data.files import replacing
 

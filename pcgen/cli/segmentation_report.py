@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def finish(config: SegmentationRunConfig, scenes: SceneSets, folder: Path, quiet
         [
             *lines,
             f"trained in {minutes:.1f} min; pictures and metrics.json are in {folder}",
-            f"next: pcgen segment SCAN.ply {folder} -o OUT.ply --picture",
+            f"next: pcgen segment SCAN.ply {shlex.quote(str(folder))} -o OUT.ply --picture",
         ]
     )
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -138,7 +139,7 @@ def _train(job: Job, data: Shapes | SceneSets, quiet: bool) -> None:
 
     segments = job.config.task == "polarmask3d"
     draw = segmentation_report.picture_of_epoch if segments else report.gallery_of_epoch
-    go_on = f"go on with: pcgen train --resume --out {job.folder}"
+    go_on = f"go on with: pcgen train --resume --out {shlex.quote(str(job.folder))}"
     try:
         model = train(
             job.config,

@@ -84,6 +84,8 @@ def _plain_keys(state: Mapping[str, Tensor], path: Path) -> State:
     broken = [key for key, value in plain.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise ValueError(f"{path} holds values that are not finite, in {broken[0]}")
+    if negative := [key for key, value in plain.items() if key.endswith(".running_var") and (value < 0).any()]:
+        raise ValueError(f"{path} holds negative variances, in {negative[0]}")
     return plain
 
 
@@ -136,11 +138,13 @@ def _encoder(state: State, path: Path) -> tuple[EncoderConfig, State]:
 def _flow(state: State, prefix: str, options: dict, path: Path) -> tuple[FlowConfig, State]:
     """One flow's configuration and state, from ``prefix``chain.i.*."""
     ours = {"point_cnf.": "point_flow.", "latent_cnf.": "latent_flow."}[prefix]
-    indices = sorted({int(key.split(".")[2]) for key in state if key.startswith(f"{prefix}chain.")})
+    numbers = {key.removeprefix(f"{prefix}chain.").partition(".")[0] for key in state if f"{prefix}chain." in key}
+    if odd := sorted(number for number in numbers if not number.isdecimal()):
+        raise ValueError(f"{path} has the key {prefix}chain.{odd[0]}, expected a number behind {prefix}chain.")
     out: State = {}
     dims: tuple[int, ...] = ()
     blocks, norm, train_time = 0, "none", False
-    for i in indices:
+    for i in sorted(map(int, numbers)):
         theirs, mine = f"{prefix}chain.{i}", f"{ours}chain.{i}"
         if not any(key.startswith(f"{theirs}.odefunc.") for key in state):
             norm = "moving"
@@ -149,8 +153,10 @@ def _flow(state: State, prefix: str, options: dict, path: Path) -> tuple[FlowCon
             continue
         blocks += 1
         train_time = f"{theirs}.sqrt_end_time" in state
-        fixed = torch.tensor(options["time_length"]).sqrt()
-        out[f"{mine}.sqrt_end_time"] = state.get(f"{theirs}.sqrt_end_time", fixed).reshape(())
+        end = state.get(f"{theirs}.sqrt_end_time", torch.tensor(options["time_length"]).sqrt())
+        if end.numel() != 1:
+            raise ValueError(f"{path} has {tuple(end.shape)} values in {theirs}.sqrt_end_time, expected one")
+        out[f"{mine}.sqrt_end_time"] = end.reshape(())
         layers = _layers(state, f"{theirs}.odefunc.diffeq", f"{mine}.net", options, path)
         dims = tuple(layers[f"{mine}.net.layers.{k}.linear.weight"].shape[0] for k in range(_count(layers, mine) - 1))
         out |= layers

@@ -21,6 +21,8 @@ __all__ = [
     "check_pair",
     "check_sizes",
     "clouds",
+    "dense",
+    "may_look",
     "mean_over",
     "rows_of",
     "spans_of",
@@ -65,10 +67,9 @@ def clouds(
 ) -> Clouds:
     """Checks an argument and brings it into the kernels' form; half precision becomes float32.
 
-    ``TypeError`` for what is no floating-point tensor, and for lengths or offsets that are no integer tensor;
+    ``TypeError`` for what is no dense floating-point tensor, and for lengths or offsets that are no integer tensor;
     ``ValueError`` for a wrong rank, an empty cloud, lengths or offsets that do not fit, NaN or infinity. Values are
-    looked at on the CPU always, on other devices where ``validate`` (that waits for the device), and never under
-    ``torch.compile``.
+    looked at where :func:`may_look` says so.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor of coordinates, got {type(x).__name__}")
@@ -80,7 +81,8 @@ def clouds(
     ndims, form = ((3,), "(B, N, D)") if lengths is not None else (ndims, form)
     if x.ndim not in ndims or 0 in x.shape:
         raise ValueError(f"{name} must be {form} with at least one point, got {tuple(x.shape)}")
-    look = not torch.compiler.is_compiling() and (validate or x.device.type == "cpu")
+    dense(name, x)
+    look = may_look(x, validate)
     points = x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
     points = points.reshape(-1, x.shape[-1]).contiguous()
     spans = spans_of(name, x, lengths, offsets, look)
@@ -88,6 +90,21 @@ def clouds(
     if look:
         _check_finite(name, x, spans, ragged)
     return Clouds(name, points, spans, x.shape, x.dtype, ragged)
+
+
+def may_look(x: Tensor, validate: bool) -> bool:
+    """Whether values are looked at: on the CPU always, on other devices where ``validate`` (that waits for the device).
+
+    Never under ``torch.compile``, nor on the device ``meta``, where there are none.
+    """
+    there = x.device.type == "cpu" or (validate and x.device.type != "meta")
+    return there and not torch.compiler.is_compiling()
+
+
+def dense(name: str, x: Tensor) -> None:
+    """``TypeError`` for a sparse tensor; not asked under ``torch.compile``."""
+    if not torch.compiler.is_compiling() and x.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got {x.layout} {tuple(x.shape)}")
 
 
 def check_pair(x: Clouds, y: Clouds, batch: bool = True) -> None:

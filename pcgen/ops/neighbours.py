@@ -10,7 +10,7 @@ from torch import Tensor
 from pcgen.ops import gpu_neighbours, native, reference
 from pcgen.ops.arguments import number
 from pcgen.ops.closest import add_rows
-from pcgen.ops.clouds import Clouds, batch_of, check_like, check_pair, clouds, rows_of, spans_of
+from pcgen.ops.clouds import Clouds, batch_of, check_like, check_pair, clouds, dense, may_look, rows_of, spans_of
 from pcgen.ops.kernels import define
 from pcgen.ops.sampling import check_count
 
@@ -134,7 +134,8 @@ def gather(
             f"index must be (..., N, k) with at least one entry, batched as features are, on {features.device}, "
             f"got {tuple(index.shape)} on {index.device} for {tuple(features.shape)}"
         )
-    look = not torch.compiler.is_compiling() and (validate or index.device.type == "cpu")
+    dense("index", index)
+    look = may_look(index, validate)
     spans = spans_of("index", index, None, x_offsets, look)
     if len(spans) != len(right.spans):
         raise ValueError(

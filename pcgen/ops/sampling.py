@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pcgen.ops import gpu_neighbours, native, reference
 from pcgen.ops.arguments import integer
-from pcgen.ops.clouds import INTEGERS, Clouds, clouds
+from pcgen.ops.clouds import INTEGERS, Clouds, clouds, may_look
 from pcgen.ops.kernels import define
 
 __all__ = ["check_count", "farthest_point_sampling"]
@@ -48,16 +48,12 @@ def check_count(name: str, count: int, given: Clouds | None = None, validate: bo
     """A number of points; ``ValueError`` unless it is at least 1 and, with ``given``, no cloud has fewer."""
     count = integer(name, count)
     limit = None if given is None else given.shape[-2]
-    if given is not None and given.ragged and _look(given, validate):
+    if given is not None and given.ragged and may_look(given.points, validate):
         limit = int(given.spans[:, 1].min())
     if count < 1 or (limit is not None and count > limit):
         expected = "at least 1" if given is None else f"1 to {limit}, the points of the smallest cloud of {given.name}"
         raise ValueError(f"{name} must be {expected}{f' {tuple(given.shape)}' if given else ''}, got {count}")
     return count
-
-
-def _look(given: Clouds, validate: bool) -> bool:
-    return not torch.compiler.is_compiling() and (validate or given.points.device.type == "cpu")
 
 
 def _starts(start: int | Tensor, given: Clouds, validate: bool) -> Tensor:
@@ -70,7 +66,7 @@ def _starts(start: int | Tensor, given: Clouds, validate: bool) -> Tensor:
             f"got {start.dtype} {tuple(start.shape)} on {start.device}"
         )
     start = start.long().contiguous()
-    if _look(given, validate) and not bool(((start >= 0) & (start < spans[:, 1])).all()):
+    if may_look(spans, validate) and not bool(((start >= 0) & (start < spans[:, 1])).all()):
         raise ValueError(
             f"start must be an index into each cloud of x {tuple(given.shape)}, "
             f"got {start.tolist() if batch < 10 else tuple(start.shape)}"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pcgen.ops import native, reference
 from pcgen.ops.arguments import integer
-from pcgen.ops.clouds import FLOATS, INTEGERS
+from pcgen.ops.clouds import FLOATS, INTEGERS, dense, may_look
 from pcgen.ops.kernels import define
 
 __all__ = ["SegmentReduction", "segment_reduce"]
@@ -70,6 +70,7 @@ def _checked(values: Tensor, segments: Tensor, count: int | None, validate: bool
             got = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
             kind = "floating point" if types is FLOATS else "integers"
             raise TypeError(f"{name} must be a tensor of {kind}, got {got}")
+        dense(name, given)
     if values.ndim not in (1, 2) or segments.shape != values.shape[:1]:
         raise ValueError(
             f"values must be (N,) or (N, C) and segments (N,), got {tuple(values.shape)} and {tuple(segments.shape)}"
@@ -83,7 +84,7 @@ def _checked(values: Tensor, segments: Tensor, count: int | None, validate: bool
     count = integer("count", count)
     if count < 0:
         raise ValueError(f"count must be a number of segments, got {count}")
-    if not torch.compiler.is_compiling() and (validate or values.device.type == "cpu") and len(segments):
+    if may_look(values, validate) and len(segments):
         lowest, highest = (int(bound) for bound in segments.aminmax())
         if lowest < -1 or highest >= count:
             raise ValueError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pcgen.ops import native, reference
 from pcgen.ops.arguments import number
-from pcgen.ops.clouds import Clouds, batch_of, clouds
+from pcgen.ops.clouds import Clouds, batch_of, clouds, may_look
 from pcgen.ops.kernels import define
 
 __all__ = ["VoxelGroups", "voxel_groups"]
@@ -57,7 +57,7 @@ def voxel_groups(
     """
     given = clouds("x", x, lengths, offsets, validate)
     sizes = _sizes(size, given)
-    if not torch.compiler.is_compiling() and (validate or x.device.type == "cpu"):
+    if may_look(x, validate):
         _check_resolution(given, sizes, x.dtype)
     group, *voxels = _VOXELS(given.points.detach(), given.spans, sizes)
     return VoxelGroups(given.like_points(group), *voxels)

@@ -99,11 +99,14 @@ def load_model(path: str | Path, **original: Any) -> PointFlow:
     :meth:`PointFlow.from_original`), ready to sample.
 
     Raises:
-        FileNotFoundError, ValueError: nothing there, or what is there is damaged.
+        FileNotFoundError, ValueError: nothing there, or what is there is damaged, or arguments for an original's .pt
+            where there is none.
     """
     found = find_checkpoint(path)
     if is_original(found):
         return PointFlow.from_original(found, **original)
+    if original:
+        raise ValueError(f"only an original .pt needs {', '.join(original)}: {found} says all of it by itself")
     values = read_yaml(found / SETTINGS)
     if run_config_class(values) is not RunConfig:
         raise ValueError(f"{found} is a {values['task']}, not a PointFlow: pcgen segment SCAN {found} -o OUT uses it")

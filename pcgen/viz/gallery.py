@@ -90,18 +90,19 @@ def compose(
     figure = Figure(figsize=full / 100, dpi=100, facecolor="white")
     axes = figure.add_axes((left / full[0], 0, 1 - left / full[0], 1 - top / full[1]))
     for i, (label, line) in enumerate(zip(labels, tiles)):
-        axes.text(-4, (i + 0.5) * height, label, ha="right", va="center", fontsize=8)
+        # Words may be names of files, in which a $ is a $.
+        axes.text(-4, (i + 0.5) * height, label, ha="right", va="center", fontsize=8, parse_math=False)
         for j, tile in enumerate(line):
             if tile is None:
                 axes.text((j + 0.5) * width, (i + 0.5) * height, "empty", ha="center", va="center", color="0.5")
             else:
                 canvas[i * height : (i + 1) * height, j * width : (j + 1) * width] = tile
     for j, name in enumerate(names):
-        axes.text((j + 0.5) * width, -13, name, ha="center", va="center", fontsize=10)
+        axes.text((j + 0.5) * width, -13, name, ha="center", va="center", fontsize=10, parse_math=False)
     axes.imshow(canvas, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     if title:
-        figure.text(0.5, 1 - 13 / full[1], title, ha="center", va="center", fontsize=10)
+        figure.text(0.5, 1 - 13 / full[1], title, ha="center", va="center", fontsize=10, parse_math=False)
     return save_figure(figure, path)
 
 

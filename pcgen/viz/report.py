@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from pcgen.data.files import replacing
 from pcgen.metrics import GenerationScores, Memorisation
 from pcgen.metrics.protocols import normalised
 from pcgen.metrics.published import compare
@@ -72,10 +73,9 @@ def report(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(scores.names[0])}</title>'
         f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    return path
+    with replacing(path) as stream:
+        stream.write(page.encode())
+    return Path(path)
 
 
 def _scores_table(scores: GenerationScores) -> str:
