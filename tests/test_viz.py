@@ -170,6 +170,16 @@ def test_curves_write_a_picture(tmp_path):
 # segmented clouds
 
 
+def test_a_stray_does_not_shrink_the_picture(tmp_path):
+    points = np.random.default_rng(0).normal([5e5, 5e6, 0], size=(500, 3))
+    labels = np.arange(500) % 3
+    alone = instance_picture(tmp_path / "a.png", points, {"found": labels}, size=1.0)
+    stray = instance_picture(
+        tmp_path / "b.png", np.insert(points, 7, 0.0, axis=0), {"found": np.insert(labels, 7, 2)}, size=1.0
+    )
+    assert alone.read_bytes() == stray.read_bytes()
+
+
 def test_instance_pictures_have_the_colours_of_their_labels(tmp_path):
     points = np.random.default_rng(0).normal(size=(2000, 3))
     points[0] = np.nan

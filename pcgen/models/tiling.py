@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pcgen import ops
-from pcgen.data.scenes import Scene, Tile, tiles
+from pcgen.data.scenes import Scene, Tile, box_without_strays, tiles
 from pcgen.models.inference import Progress
 from pcgen.models.instances import REMNANT, DecodingConfig, Instances
 
@@ -31,7 +31,6 @@ __all__ = ["segment_scan", "tile_size"]
 
 POINTS = 1_000_000  # of a tile with its margin, unless asked otherwise: bounds the memory of the network
 MARGIN = 5.0  # usual radii of an object: the margin unless asked otherwise
-STRAY = 4.0  # extents of the middle 98 % of a scan beyond which points are strays, which tiles are not made for
 FINEST = 1024  # cells along the longer edge of a scan, by which the size of tiles is chosen
 AGREEMENT = 0.5  # IoU; not below, or an instance could agree with two of one tile
 _SAID = ("classes", "scores", "centres", "lengths", "valid", "volumes")  # columns of an instance, whatever its points
@@ -90,7 +89,7 @@ def tile_size(points: np.ndarray, overlap: float, up: str = "z", most: int = POI
     (100.0, 34.0)
     """
     flat = points[:, [axis for axis in range(3) if "xyz"[axis] != up]]
-    low, high = _without_strays(flat)
+    low, high = box_without_strays(flat)
     cell = max(2 * overlap, float((high - low).max()) / FINEST) or 1.0
     cells = np.floor((flat.clip(low, high) - low) / cell).astype(np.int64)
     side = int(cells.max()) + 1
@@ -101,18 +100,6 @@ def tile_size(points: np.ndarray, overlap: float, up: str = "z", most: int = POI
         if min(fullest * (1 + 2 * overlap / (across * cell)) ** 2, len(points)) <= most:
             return across * cell
     return cell
-
-
-def _without_strays(flat: np.ndarray) -> np.ndarray:
-    """(2, 2) lowest and highest corner of the points (N, 2), but for strays.
-
-    One point at the origin beside coordinates of a map would make the finest cells kilometres wide.
-    """
-    low, high = np.percentile(flat[:: max(1, len(flat) // 100_000)], (1, 99), axis=0)
-    margin = STRAY * (high - low).max()
-    if not margin:  # most points are one above the other: nothing says how far is far
-        return np.stack([flat.min(0), flat.max(0)])
-    return np.stack([np.maximum(flat.min(0), low - margin), np.minimum(flat.max(0), high + margin)])
 
 
 def _predict(model: PolarMask3D, scene: Scene, index: np.ndarray, decoding: DecodingConfig | None) -> Instances:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pcgen.data.scenes import box_without_strays
 from pcgen.viz.drawing import MOST_POINTS, draw, half_extent, project
 from pcgen.viz.gallery import compose
 
@@ -43,8 +44,8 @@ def instance_picture(
 ) -> Path:
     """Draws ``points`` (N, 3) once for each of ``labellings``, name -> (N,) instance numbers, side by side as a PNG.
 
-    Background that hides an instance, such as a ceiling or the nearer walls, is left out. ``view`` and ``size`` as in
-    :func:`pcgen.viz.gallery`. ``ValueError`` for labels that do not fit the points.
+    Background that hides an instance, such as a ceiling or the nearer walls, is left out, and so are strays. ``view``
+    and ``size`` as in :func:`pcgen.viz.gallery`. ``ValueError`` for labels that do not fit the points.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -53,6 +54,10 @@ def instance_picture(
     """
     points = np.asarray(points, np.float64)
     finite = np.isfinite(points).all(1)
+    if finite.any():
+        low, high = box_without_strays(points[finite])
+        finite &= ((points >= low) & (points <= high)).all(1)
+        points = np.where(finite[:, None], points, np.nan)
     views = project(points, up, view, "the points")
     stride = -(-int(finite.sum()) // MOST_POINTS)  # as project() thins the points out
     pixels = np.array([1, 1]) * int(100 * size)

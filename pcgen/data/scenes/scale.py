@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from .scene import Scene
 
-__all__ = ["ScaleGuess", "scale_guess", "warn_scale"]
+__all__ = ["ScaleGuess", "box_without_strays", "scale_guess", "warn_scale"]
 
 _METRES = {
     **{"metres": 1.0, "millimetres": 1e-3, "centimetres": 1e-2, "feet": 0.3048, "inches": 0.0254},
@@ -18,6 +18,8 @@ _METRES = {
 }
 _PROBES = 32  # points whose nearest neighbour is looked for
 _ROWS = 1 << 14  # points that they are compared with at a time
+_STRAY = 4.0  # extents of the middle 98 % of a scan beyond which a point is a stray
+_SOME = 100_000  # points that say where the middle is
 
 
 class ScaleGuess(NamedTuple):
@@ -71,9 +73,26 @@ def warn_scale(scene: Scene, **ranges: tuple[float, float]) -> ScaleGuess:
     return guess
 
 
+def box_without_strays(points: ArrayLike) -> np.ndarray:
+    """(2, D) the lowest and the highest corner of finite points (N, D), N at least 1, but for strays.
+
+    One point at the origin beside coordinates of a map would make tiles of kilometres, and a picture of two dots.
+    Strays lie beyond the middle 98 % of the points by more than four times its extent; there are none where that has
+    no extent.
+
+    >>> box_without_strays([[0.0, 0.0], *[[1.0, 1.0]] * 98, [2.0, 1.0], [900.0, 1.0]]).tolist()
+    [[0.0, 0.0], [6.0, 1.0]]
+    """
+    points = np.asarray(points)
+    low, high = points.min(axis=0), points.max(axis=0)
+    lower, upper = np.percentile(points[:: max(1, len(points) // _SOME)], (1, 99), axis=0)
+    margin = _STRAY * (upper - lower).max() or np.inf
+    return np.stack([np.maximum(low, lower - margin), np.minimum(high, upper + margin)])
+
+
 def _extent(points: np.ndarray) -> float:
     """The diagonal of the box of the middle 98 % along each axis, which a few stray points do not stretch."""
-    some = points[:: max(1, len(points) // 100_000)]
+    some = points[:: max(1, len(points) // _SOME)]
     low, high = np.percentile(some, (1, 99), axis=0)
     return float(np.linalg.norm(high - low))
 
