@@ -211,6 +211,22 @@ def test_meshes_and_clouds_together(tmp_path):
     assert not np.array_equal(seeded["mesh 0"], clouds["mesh 0"])
 
 
+@pytest.mark.parametrize(("points", "kept"), [(14_999, False), (15_000, True), (20_000, False)])
+def test_the_first_points_of_a_scan_are_all_over_it(tmp_path, points, kept):
+    """A scanner goes line by line; what trains and what measures must see the whole shape, in any file but PC15k's."""
+    lines = np.column_stack([np.linspace(0, 1, points), np.zeros((points, 2))]).astype(np.float32)
+    for name in "abcd":
+        np.save(tmp_path / f"{name}.npy", lines)
+    config = DataConfig(source=str(tmp_path))
+    split, again = load(config).train, load(config).train
+    assert np.array_equal(split.clouds[0], lines) is kept
+    assert np.array_equal(np.sort(split.clouds[0][:, 0]), lines[:, 0])
+    assert all(np.array_equal(a, b) for a, b in zip(split.clouds, again.clouds))
+    assert np.array_equal(split.clouds[0], split.clouds[1]) is kept  # each by its name
+    some = split.reference_set(2048)[0, :, 0]
+    assert kept or abs(some.mean() - 0.5) < 0.03
+
+
 def test_bad_files_are_skipped_or_raise(tmp_path):
     for k in range(6):
         save(tmp_path / "train" / f"{k}.npy", seed=k)

@@ -35,7 +35,7 @@ __all__ = [
 Progress = Callable[[int, int], None]  # shapes done, shapes in all
 
 # PointFlow's convention for clouds of 15,000 points: the first 10,000 are given, the rest measured against.
-_INPUT, _REFERENCE = slice(0, 10000), slice(10000, 15000)
+_INPUT, _REFERENCE, _DIVIDED = slice(0, 10000), slice(10000, 15000), 15000
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class ShapeSplit:
         return replace(self, clouds=tuple(of_set.invert(n.apply(cloud)) for cloud, n in own))
 
     def _is_divided(self, i: int) -> bool:
-        return len(self.clouds[i]) >= _REFERENCE.stop
+        return len(self.clouds[i]) >= _DIVIDED
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +157,9 @@ def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
     - an npz, npy or pt file of clouds (S,N,3) (:func:`~pcgen.data.clouds.read_arrays`); the arrays ``name``,
       ``split`` and ``category`` (or what ``column`` names) of an npz are respected.
 
+    Points of a folder's files are shuffled, as a scan has them line by line and the first of them must stand for the
+    whole shape; those of clouds of just 15,000, which PointFlow's protocol counts off, keep their order.
+
     A source that has only one of val and test uses it for both, as PointFlow does with ModelNet; one that has
     neither gives them shares of its training shapes by name. ``FileNotFoundError`` when there is nothing at
     ``source``; ``ValueError`` when nothing there is usable, a category is unknown, or fewer than two shapes are
@@ -189,6 +192,10 @@ def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
     )
 
 
+def _shuffled(cloud: np.ndarray, name: str, seed: int) -> np.ndarray:
+    return cloud if len(cloud) == _DIVIDED else shape_rng(seed, f"order of {name}").permutation(cloud)
+
+
 def _make_shapes(config: DataConfig, progress: Progress) -> list[_Shape]:
     from .synthetic import CATEGORIES, sample_shape
 
@@ -215,7 +222,7 @@ def _read_folder(path: Path, config: DataConfig, progress: Progress) -> tuple[li
     for done, file in enumerate(files, start=1):
         try:
             cloud = read_shape(file.path, config.mesh_points, shape_rng(config.seed, file.name))
-            shapes.append(_Shape(file.name, file.category, file.split, cloud))
+            shapes.append(_Shape(file.name, file.category, file.split, _shuffled(cloud, file.name, config.seed)))
         except (UnreadableFile, FileNotFoundError) as error:  # a dangling link is not found
             if config.strict:
                 raise
