@@ -41,7 +41,8 @@ TINY = [
     "training.validate_every=1",
     *("evaluation.shapes=3", "evaluation.points=20", "evaluation.gallery_points=60"),
 ]
-STEPS = ["training.steps=6", "training.prior_steps=6"]  # two epochs of three steps, then two of the prior alone
+# Two epochs of three steps, then two of the prior alone.
+STEPS = ["training.steps=6", "training.prior_steps=6", "training.prior_batch=null"]
 
 
 @pytest.fixture
