@@ -3,11 +3,11 @@
     python benchmarks/amodal.py --runs whole runs/amodal [RUN …] --runs seen runs/modal [RUN …]
 
 The test scenes of the first run, generated scans, are segmented by each, with ``decoding.agreement=0``, since clusters
-have the stars of their points and not the network's. An object counts where all runs found it, at
-an IoU of its points above one half. Its star is held against the object's own mesh, rays cast from the star's centre to
-their last hit, so that a star is not blamed for where its centre is. Polar IoU is linear, over the rays that meet the
-mesh: all, those whose ends a sensor sees, and those whose ends none does. Means over objects, and half the width of
-Student's 95 % interval over them of the first row less each other one.
+have the stars of their points and not the network's. An object counts where all runs found it, at an IoU of its points
+above one half. Its star is held against the object's own mesh, rays cast from the star's centre to their last hit, so
+that a star is not blamed for where its centre is. Polar IoU is linear, over the rays that meet the mesh: all, those
+whose ends a sensor sees, and those whose ends none does. Means over objects, and half the width of Student's 95 %
+interval over them of the first row less each other one.
 """
 
 from __future__ import annotations
