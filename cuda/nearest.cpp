@@ -26,23 +26,31 @@ template <class T, int D> struct Found {
     int32_t leaf[LANES] = {};
 
     Found(const Queries<T, D>& x, const BoxTree<T, D>& tree) {
+        constexpr int32_t UNKNOWN = -1;
+        int32_t lowest[LANES];  // id in the leaf, found when first asked for
+        std::fill_n(lowest, LANES, UNKNOWN);
+        const auto id_of = [&](int i) {
+            if (lowest[i] == UNKNOWN) lowest[i] = id_in(x, i, tree, leaf[i]);
+            return lowest[i];
+        };
         const auto wanted = [&](const Node<T, D>& node, int child) {
             const Pack<T> bound = to_box<T, D>(x.q, node, child);
             uint32_t queries = below(bound, best);
             if (queries) return queries;
             // As near as the best: what the child has must come before. Else coinciding points would all be visited.
             for_each_bit(equal(bound, best), [&](int i) {
-                queries |= uint32_t(node.id[child] < id_in(x, i, tree, leaf[i])) << i;
+                queries |= uint32_t(node.id[child] < id_of(i)) << i;
             });
             return queries;
         };
         search<T, D>(tree, x.box, [&] { return largest(best); }, wanted, [&](int32_t n, uint32_t) {
             const Pack<T> here = nearest_in<T, D>(tree.leaves[n], x.q);
             const uint32_t tied = equal(here, best);
-            for_each_bit(below(here, best), [&](int i) { leaf[i] = n; });
+            for_each_bit(below(here, best), [&](int i) { leaf[i] = n, lowest[i] = UNKNOWN; });
             best = least(best, here);
             for_each_bit(tied, [&](int i) {
-                if (id_in(x, i, tree, n) < id_in(x, i, tree, leaf[i])) leaf[i] = n;
+                const int32_t id = id_in(x, i, tree, n);
+                if (id < id_of(i)) leaf[i] = n, lowest[i] = id;
             });
         });
     }
