@@ -9,8 +9,18 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import pcgen.flows.fused as fused
-from pcgen.flows import LAYERS, Flow, FlowConfig, SolverConfig, Trace, VelocityNet, flow_matching_error, log_density
-from pcgen.flows.products import linear, outer
+from pcgen.flows import (
+    LAYERS,
+    Flow,
+    FlowConfig,
+    SolverConfig,
+    Trace,
+    VelocityNet,
+    flow_matching_error,
+    log_density,
+    products,
+)
+from pcgen.flows.products import linear, linear_no_grad, outer
 
 F64 = torch.float64
 
@@ -224,3 +234,20 @@ def test_not_a_number_is_reported(pair):
         flow.chain[1].net.layers[1].linear.bias.fill_(float("nan"))
         with pytest.raises(ArithmeticError, match=r"the dopri5 solver gave up after \d+ evaluations"):
             flow.to_prior(normal(2, 100, 3, dtype=torch.float32), normal(2, 4, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("tanh", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("library", ["MKL", "oneDNN"])
+def test_products_of_either_library(monkeypatch, library, biased, tanh):
+    """In float32 to its rounding; in bfloat16 summed in float32, by a processor that has such products or not."""
+    if library == "oneDNN" and not products._ONEDNN:
+        pytest.skip("this PyTorch has no oneDNN")
+    monkeypatch.setattr(products, "_MKL", library == "MKL")
+    monkeypatch.setattr(products, "_ONEDNN_TYPES", [torch.float32] if library == "oneDNN" else [])
+    x, weight, bias = normal(50, 300), normal(40, 300, seed=1) / 300**0.5, normal(40, seed=2) if biased else None
+    for dtype, tolerance in ((torch.float32, 3e-6), (torch.bfloat16, 2**-8)):
+        given = [v if v is None else v.to(dtype) for v in (x, weight, bias)]
+        exact = torch.nn.functional.linear(*(v if v is None else v.double() for v in given))
+        want, found = exact.tanh() if tanh else exact, linear_no_grad(*given, tanh=tanh)
+        assert found.dtype == dtype and (found.double() - want).abs().max() < tolerance * want.abs().max()
