@@ -183,7 +183,7 @@ def _alone() -> Iterator[None]:
 
 def _job(args: argparse.Namespace) -> Job:
     """The settings and the folder that the arguments mean."""
-    from pcgen.config import from_dict, read, read_yaml, to_dict
+    from pcgen.config import read, read_yaml, to_dict
     from pcgen.training import run_config_class
 
     names = [word for word in args.words if "=" not in word]
@@ -198,12 +198,8 @@ def _job(args: argparse.Namespace) -> Job:
         folder = args.out or (Path("runs") / _name_of_data(args.data) if args.data else None)
         if folder is None:
             raise ValueError("--resume without CONFIG needs --out DIR, the run's folder")
-        if not (folder / "config.yaml").is_file():
-            raise FileNotFoundError(f"nothing to resume: {folder} holds no run (no config.yaml)")
-        kept = read_yaml(folder / "config.yaml")
-        cls = run_config_class(kept)
-        # A run's settings are all there are: what they lack is not this version's default for new runs.
-        config = read(cls, None, overrides, base=to_dict(from_dict(cls, kept)))
+        kept = _kept_settings(folder)
+        config = read(type(kept), None, overrides, base=to_dict(kept))
     else:
         path = find_config(names[0]) if names else _config_for_machine(args.quiet)
         folder = args.out or Path("runs") / (_name_of_data(args.data) if args.data and not names else path.stem)
@@ -239,19 +235,26 @@ def _check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
 
 def _check_same(job: Job) -> None:
     """Refuse to go on with a run under settings that would make it another one."""
-    from pcgen.config import from_dict, read_yaml, to_dict
-    from pcgen.training import run_config_class
+    from pcgen.config import to_dict
 
-    path = job.folder / "config.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(f"nothing to resume: {job.folder} holds no run (no config.yaml)")
-    kept = read_yaml(path)
-    was, now = _flat(to_dict(from_dict(run_config_class(kept), kept))), _flat(to_dict(job.config))
+    was, now = _flat(to_dict(_kept_settings(job.folder))), _flat(to_dict(job.config))
     differ = [key for key in {**was, **now} if was.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)]
     differ = [key for key in differ if key != CLASSES or now.get(key)]
     if differ:
         listed = ", ".join(f"{key} {now.get(key)} (was {was.get(key)})" for key in differ)
         raise ValueError(f"{job.folder} is a run with other settings, it cannot go on with {listed}")
+
+
+def _kept_settings(folder: Path) -> AnyRunConfig:
+    """Those of the run in ``folder``: they are all there are, what they lack is not today's default for new runs."""
+    from pcgen.config import from_dict, read_yaml
+    from pcgen.training import run_config_class
+
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"nothing to resume: {folder} holds no run (no config.yaml)")
+    kept = read_yaml(path)
+    return from_dict(run_config_class(kept), kept)
 
 
 def _flat(values: dict, prefix: str = "") -> dict:
