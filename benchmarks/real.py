@@ -22,7 +22,7 @@ import torch
 from generate import COST, report
 
 from pcgen.config import from_dict, read_yaml
-from pcgen.data import ShapeSplit, load
+from pcgen.data import Shapes, ShapeSplit, load
 from pcgen.metrics import GenerationScores, evaluate, linear_probe, memorisation, raw_moments, reconstruction
 from pcgen.models import PointFlow
 from pcgen.ops import chamfer_matrix
@@ -31,6 +31,12 @@ from pcgen.viz import gallery
 
 COLUMNS = ("mmd_cd", "mmd_emd", "cov_cd", "cov_emd", "one_nna_cd", "one_nna_emd", "jsd")
 GUIDANCE = (0.0, 1.0, 2.0, 4.0)
+
+
+def unseen_of(shapes: Shapes) -> ShapeSplit:
+    """The validation and the test shapes."""
+    fields = ("names", "categories", "clouds")
+    return ShapeSplit(*(getattr(shapes.val, name) + getattr(shapes.test, name) for name in fields))
 
 
 class Run(NamedTuple):
@@ -47,9 +53,8 @@ class Run(NamedTuple):
         found = find_checkpoint(folder)
         config = from_dict(RunConfig, read_yaml(found / "config.yaml"))
         shapes = load(config.data)
-        fields = ("names", "categories", "clouds")
-        unseen = ShapeSplit(*(getattr(shapes.val, name) + getattr(shapes.test, name) for name in fields))
-        placed = (split.placed(config.data.normalise, shapes.normalisation) for split in (shapes.train, unseen))
+        sets = (shapes.train, unseen_of(shapes))
+        placed = (split.placed(config.data.normalise, shapes.normalisation) for split in sets)
         return cls(folder.name, load_model(found), *placed, config.data.points)
 
 

@@ -18,7 +18,7 @@ _MKL = torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capabili
 # The operator that torch.compile calls; where a version of PyTorch or a processor lacks it, all is PyTorch's own.
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _ONEDNN_TYPES = [torch.float32] if _ONEDNN and not _MKL else []
-if _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+if _ONEDNN and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported():
     _ONEDNN_TYPES.append(torch.bfloat16)
 
 

@@ -13,7 +13,7 @@ from pcgen.data.shapes import DataConfig, Shapes, draw_points
 from pcgen.models.encoder import Encoder, Posterior
 from pcgen.models.objective import draw_codes
 
-__all__ = ["KeptPosteriors"]
+__all__ = ["CLOUDS", "KeptPosteriors"]
 
 CLOUDS = 16  # draws of a shape's points whose posteriors are kept, at most
 

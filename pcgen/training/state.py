@@ -37,12 +37,12 @@ class Stage:
 def stages(config: AnyRunConfig, steps_per_epoch: Callable[[int], int]) -> list[Stage]:
     """The whole model, then (if asked for) its latent flow alone; ``steps_per_epoch`` is that of a batch's size."""
     t = config.training
-    asked = ((t.epochs, t.steps, t.batch), (t.prior_epochs, t.prior_steps, t.prior_batch or t.batch))
+    whole, prior = (t.epochs, t.steps, t.batch), (t.prior_epochs, t.prior_steps, t.prior_batch or t.batch)
     both, first = [], 0
-    for prior_only, (epochs, steps, batch) in enumerate(asked):
+    for prior_only, (epochs, steps, batch) in ((False, whole), (True, prior)):
         per_epoch = steps_per_epoch(batch)
         last = first + (epochs if epochs is not None else -(-steps // per_epoch))
-        both.append(Stage(first, last, per_epoch, batch, bool(prior_only)))
+        both.append(Stage(first, last, per_epoch, batch, prior_only))
         first = last
     return [stage for stage in both if stage.last > stage.first]
 

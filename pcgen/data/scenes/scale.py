@@ -85,16 +85,20 @@ def box_without_strays(points: ArrayLike) -> np.ndarray:
     """
     points = np.asarray(points)
     low, high = points.min(axis=0), points.max(axis=0)
-    lower, upper = np.percentile(points[:: max(1, len(points) // _SOME)], (1, 99), axis=0)
+    lower, upper = _middle(points)
     margin = _STRAY * (upper - lower).max() or np.inf
     return np.stack([np.maximum(low, lower - margin), np.minimum(high, upper + margin)])
 
 
 def _extent(points: np.ndarray) -> float:
     """The diagonal of the box of the middle 98 % along each axis, which a few stray points do not stretch."""
-    some = points[:: max(1, len(points) // _SOME)]
-    low, high = np.percentile(some, (1, 99), axis=0)
+    low, high = _middle(points)
     return float(np.linalg.norm(high - low))
+
+
+def _middle(points: np.ndarray) -> np.ndarray:
+    """(2, D) the corners of the box of the middle 98 % along each axis, of points all through the scan."""
+    return np.percentile(points[:: max(1, len(points) // _SOME)], (1, 99), axis=0)
 
 
 def _spacing(points: np.ndarray) -> float:
