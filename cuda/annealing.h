@@ -84,9 +84,8 @@ template <class T> inline Pack<T> furthest(int level) {
 
 inline Pack<double> as_double(Pack<double> p) { return p; }
 inline Pack<double> as_double(Pack<float> p) {
-    typedef float Half __attribute__((vector_size(REGISTER_BYTES / 2)));
-    Half halves[Pack<double>::REGISTERS];
-    std::memcpy(halves, p.r, sizeof halves);
+    typedef float Half __attribute__((vector_size(REGISTER_BYTES / 2), may_alias));
+    const Half* halves = (const Half*)p.r;
     Pack<double> out;
     for (int i = 0; i < Pack<double>::REGISTERS; i++) out.r[i] = __builtin_convertvector(halves[i], Double);
     return out;

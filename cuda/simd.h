@@ -35,6 +35,9 @@ template <> struct Integer<double> { using type = int64_t; };
 template <class T> struct Register {
     typedef T type __attribute__((vector_size(REGISTER_BYTES)));
     typedef typename Integer<T>::type mask __attribute__((vector_size(REGISTER_BYTES)));
+    // The same in memory, where it is aligned as T. Never by memcpy: GCC copies sixteen bytes at a time, and a register
+    // read from narrower pieces just written waits until they have reached the cache. It finds memcpy in loops, too.
+    typedef T memory __attribute__((vector_size(REGISTER_BYTES), aligned(sizeof(T)), may_alias));
 };
 using Float = Register<float>::type;
 using Double = Register<double>::type;
@@ -95,11 +98,21 @@ template <class T> struct Pack {
     static constexpr int REGISTERS = LANES * sizeof(T) / REGISTER_BYTES;
     static constexpr int WIDTH = REGISTER_BYTES / sizeof(T);
     using V = typename Register<T>::type;
+    using Memory = typename Register<T>::memory;
     V r[REGISTERS];
+
+    Pack() = default;
+    Pack(const Pack& from) { *this = from; }
+    Pack& operator=(const Pack& from) {
+#pragma GCC unroll 8
+        for (int i = 0; i < REGISTERS; i++) r[i] = from.r[i];
+        return *this;
+    }
 
     static Pack load(const T* from) {
         Pack p;
-        std::memcpy(p.r, from, sizeof p.r);
+#pragma GCC unroll 8
+        for (int i = 0; i < REGISTERS; i++) p.r[i] = ((const Memory*)from)[i];
         return p;
     }
     static Pack all(T value) {
@@ -107,7 +120,10 @@ template <class T> struct Pack {
         for (V& v : p.r) v = value - V{};
         return p;
     }
-    void store(T* to) const { std::memcpy(to, r, sizeof r); }
+    void store(T* to) const {
+#pragma GCC unroll 8
+        for (int i = 0; i < REGISTERS; i++) ((Memory*)to)[i] = r[i];
+    }
 };
 
 #define PCGEN_EACH(expression)                                     \
@@ -202,6 +218,31 @@ inline Pack<float> with_lane(Pack<float> p, int lane, float value) {
 inline Pack<double> with_lane(Pack<double> p, int lane, double value) {
     for (int i = 0; i < 2; i++)
         p.r[i] = (Double)_mm512_mask_mov_pd((__m512d)p.r[i], __mmask8((1u << lane) >> 8 * i), _mm512_set1_pd(value));
+    return p;
+}
+#elif defined(__AVX2__) && defined(__FMA__)
+#define PCGEN_ACROSS(name, pick, op)                                                                  \
+    inline float name(Pack<float> p) {                                                                \
+        const __m256 v = (__m256)pick(p.r[0], p.r[1]);                                                \
+        const __m128 four = _mm_##op##_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));    \
+        const __m128 two = _mm_##op##_ps(four, _mm_movehl_ps(four, four));                            \
+        return _mm_cvtss_f32(_mm_##op##_ss(two, _mm_movehdup_ps(two)));                               \
+    }                                                                                                 \
+    inline double name(Pack<double> p) {                                                              \
+        const __m256d v = (__m256d)pick(pick(p.r[0], p.r[1]), pick(p.r[2], p.r[3]));                  \
+        const __m128d two = _mm_##op##_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));    \
+        return _mm_cvtsd_f64(_mm_##op##_sd(two, _mm_unpackhi_pd(two, two)));                          \
+    }
+PCGEN_ACROSS(largest, most, max)
+PCGEN_ACROSS(smallest, least, min)
+#undef PCGEN_ACROSS
+// By comparing lanes: a number written into the array in memory would be waited for.
+template <class T> inline Pack<T> with_lane(Pack<T> p, int lane, T value) {
+    using Mask = typename Register<T>::mask;
+    Mask lanes;
+    for (int i = 0; i < Pack<T>::WIDTH; i++) lanes[i] = i;
+    const auto all = Pack<T>::all(value).r[0];
+    for (int i = 0; i < Pack<T>::REGISTERS; i++, lane -= Pack<T>::WIDTH) p.r[i] = lanes == lane - Mask{} ? all : p.r[i];
     return p;
 }
 #else

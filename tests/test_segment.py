@@ -457,6 +457,7 @@ def test_bad_commands(tmp_path, checkpoint, capsys, small_model):
         [scan, str(checkpoint)],
         [scan, str(checkpoint), "-o", str(tmp_path / "out.txt")],
         [scan, str(checkpoint), "-o", out, "--stars", out],
+        [scan, str(checkpoint), "-o", str(tmp_path / "." / "in.ply")],
         [scan, str(checkpoint), "-o", out, "--evaluate"],
         [scan, str(checkpoint), "-o", out, "--scale", "0"],
         [scan, str(checkpoint), "-o", out, "--scale", "metre"],

@@ -92,7 +92,7 @@ def checked_mesh(path: str | Path, mesh: Mesh) -> Mesh:
     """``mesh`` itself, or :class:`UnreadableFile` when nothing can be sampled from it."""
     vertices, faces = mesh
     if not len(faces):
-        raise UnreadableFile(path, f"no triangles, only {len(vertices)} vertices")
+        raise UnreadableFile(path, "no triangles" + (f", only {len(vertices)} vertices" if len(vertices) else ""))
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise UnreadableFile(path, f"a face refers to a vertex beyond the {len(vertices)} there are")
     broken = ~np.isfinite(vertices[faces]).all(axis=(1, 2))
