@@ -18,6 +18,7 @@ from pcgen.data.shapes import DataConfig, load
 from pcgen.geometry.raycast import mesh_rays, mesh_tree
 from pcgen.models.polar_targets import instance_stars
 from pcgen.models.segmenter import load_segmenter
+from pcgen.models.thinning import points_per_voxel
 from pcgen.training import RunConfig, SegmentationRunConfig, find_checkpoint, load_model, read_history, stages, train
 from pcgen.training.labelled_crops import labelled_crop, labelled_part
 from pcgen.training.scoring import oracle_of, segmentation_scores
@@ -103,6 +104,8 @@ def test_tuned_thresholds_are_kept_with_the_weights(run):
     metrics = json.loads((run / "metrics.json").read_text())
     model, domain = load_segmenter(find_checkpoint(run))
     assert to_dict(model.config.decoding) == metrics["decoding"]
+    densities = [points_per_voxel(torch.from_numpy(scene.scene.points), 0.1) for scene in scenes_of(config()).train]
+    assert model.config.decoding.density == max(densities)
     assert domain.spacing[0] < 0.1 < domain.spacing[1]
     others = load_segmenter(run / "checkpoints" / "last").model
     assert others.config.decoding == config().model.decoding

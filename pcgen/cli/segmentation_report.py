@@ -48,6 +48,7 @@ def finish(config: SegmentationRunConfig, scenes: SceneSets, folder: Path, quiet
 
     checkpoint = find_checkpoint(folder)
     model = _ready(checkpoint, config)
+    model.config = dataclasses.replace(model.config, decoding=_with_density(model, scenes))
     decoding = tune_decoding(model, _parts(config, scenes.val, PARTS, POINTS), min_points=config.evaluation.min_points)
     _keep(checkpoint, config, decoding)
     model = _ready(checkpoint, config)
@@ -71,6 +72,19 @@ def finish(config: SegmentationRunConfig, scenes: SceneSets, folder: Path, quiet
             f"next: pcgen segment SCAN.ply {shlex.quote(str(folder))} -o OUT.ply --picture",
         ]
     )
+
+
+def _with_density(model: PolarMask3D, scenes: SceneSets) -> DecodingConfig:
+    """The model's thresholds, with the density of the densest scene of the training, unless one was set."""
+    import torch
+
+    from pcgen.models.thinning import points_per_voxel
+    from pcgen.training.segmentation import SEEN
+
+    some = (scenes.train[i].scene.points for i in range(min(SEEN, len(scenes.train))))
+    densest = max(points_per_voxel(torch.from_numpy(points), model.config.backbone.voxel) for points in some)
+    decoding = model.config.decoding
+    return decoding if decoding.density else dataclasses.replace(decoding, density=densest)
 
 
 def _tested(

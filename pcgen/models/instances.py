@@ -17,6 +17,7 @@ from pcgen.geometry.stars import volume
 from pcgen.geometry.suppression import star_nms
 from pcgen.models.inference import as_tensor, evaluating, finite
 from pcgen.models.regrouping import agreement, regrouped
+from pcgen.models.thinning import thinned
 from pcgen.models.turning import Averaged, averaged
 
 if TYPE_CHECKING:
@@ -40,12 +41,16 @@ class DecodingConfig(Settings):
     agreement: float = 0.0  # share of an object's points that vote for it below which they are clustered; 0: never
     least: int = 30  # points of an instance
     turns: int = 1  # predictions are averaged over so many of the rotations that the model's `turns` allow
+    # Mean points of a voxel that holds any: denser scans are thinned to it. Training sets it, to its densest scene's.
+    density: float | None = None
 
     def __post_init__(self):
         super().__post_init__()
         shares = (self.foreground, self.score, self.overlap, self.membership, self.agreement)
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError(f"foreground, score, overlap, membership and agreement must lie in 0 … 1, got {shares}")
+        if self.density is not None and not 1 <= self.density < float("inf"):
+            raise ValueError(f"density must be at least 1, since a voxel that holds any holds one, got {self.density}")
         if not self.cell > 0 or min(self.candidates, self.least, self.turns) < 1:
             counts = f"{self.candidates}, {self.least} and {self.turns}"
             raise ValueError(
@@ -105,12 +110,18 @@ class _Pairs(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """Points, and what the network says of them."""
+    """Points, and what the network says of those that it was shown."""
 
-    points: Tensor  # (N, 3) float64, as given
+    given: Tensor  # (N, 3) float64
+    nearest: Tensor | None  # (N,) int64, which of the shown points each of them is taken for; None: they are the same
+    points: Tensor  # (M, 3) float64, shown
     origin: Tensor  # (3,) float64, whole numbers, what was subtracted from them for the network
-    x: Tensor  # (N, 3) the rest, of the network's type
+    x: Tensor  # (M, 3) the rest, of the network's type
     said: Averaged
+
+    def everywhere(self, values: Tensor) -> Tensor:
+        """(N, …) what is known of all points by ``values`` (M, …) of those shown."""
+        return values if self.nearest is None else values[self.nearest]
 
 
 def predict_instances(
@@ -131,21 +142,35 @@ def predict_instances(
         ValueError: points that are not (N, 3), none at all, NaN or infinity, features that do not fit.
     """
     config = decoding or model.config.decoding
-    return decode(model, look(model, points, features, config.turns), config)
+    return decode(model, look(model, points, features, config), config)
 
 
-def look(model: PolarMask3D, points: Any, features: Mapping[str, Any] | None = None, turns: int = 1) -> Scan:
-    """The part of :func:`predict_instances` that thresholds have no say in."""
-    given = as_tensor(points)
+def look(
+    model: PolarMask3D, points: Any, features: Mapping[str, Any] | None = None, decoding: DecodingConfig | None = None
+) -> Scan:
+    """The part of :func:`predict_instances` in which ``turns`` and ``density`` alone have a say."""
+    config, given = decoding or model.config.decoding, as_tensor(points)
     if given.ndim != 2 or given.shape[1] != 3 or not len(given):
         raise ValueError(f"points must be (N, 3) with at least one point, got {tuple(given.shape)}")
-    like = next(model.parameters())
+    like, wanted = next(model.parameters()), model.config.features
     given = finite(given.double().to(like.device), "points")
     origin = given.mean(0).floor()
     x = (given - origin).to(like)
-    known = {name: as_tensor(column).to(like) for name, column in (features or {}).items()}
+    known = {name: as_tensor(column).to(like) for name, column in (features or {}).items() if name in wanted}
+    fewer = thinned(x, model.config.backbone.voxel, config.density) if config.density else None
+    shown, nearest = (given, None) if fewer is None else (given[fewer.kept], fewer.nearest)
+    if fewer is not None:
+        x, known = x[fewer.kept], _rows(known, fewer.kept, len(given))
     with evaluating(model):
-        return Scan(given, origin, x, averaged(model, x, known, turns))
+        return Scan(given, nearest, shown, origin, x, averaged(model, x, known, config.turns))
+
+
+def _rows(columns: Mapping[str, Tensor], rows: Tensor, points: int) -> dict[str, Tensor]:
+    """Those rows of columns that have one for each of the ``points``; ``ValueError`` if one has not."""
+    for name, column in columns.items():
+        if column.shape[:1] != (points,):
+            raise ValueError(f"{name} must have a row for each of {points} points, got {tuple(column.shape)}")
+    return {name: column[rows] for name, column in columns.items()}
 
 
 def decode(model: PolarMask3D, scan: Scan, config: DecodingConfig) -> Instances:
@@ -161,7 +186,17 @@ def decode(model: PolarMask3D, scan: Scan, config: DecodingConfig) -> Instances:
         if config.agreement:
             found = regrouped(model, scan, found, probability, config)
         found = replace(found, scores=found.scores * agreement(scan, found))
-        return found.take(found.scores.argsort(descending=True, stable=True))
+        return _everywhere(scan, found.take(found.scores.argsort(descending=True, stable=True)))
+
+
+def _everywhere(scan: Scan, found: Instances) -> Instances:
+    """``found`` among the points that were shown, as objects of all points."""
+    if scan.nearest is None:
+        return found
+    labels = scan.everywhere(found.labels)
+    upper, lower = (ops.segment_reduce(scan.given, labels - 1, len(found), end).value for end in ("max", "min"))
+    points = torch.bincount(labels, minlength=len(found) + 1)[1:]
+    return replace(found, labels=labels, extents=upper - lower, points=points)
 
 
 def _candidates(model: PolarMask3D, said: Averaged, probability: Tensor, config: DecodingConfig) -> _Stars:

@@ -38,11 +38,11 @@ def tune_decoding(
     The network looks at each cloud once. ``ValueError`` for a name that is none and for no cloud.
     """
     config = model.config.decoding
-    unknown = [name for name in grid if name == "turns" or not hasattr(config, name)]
+    unknown = [name for name in grid if name in ("turns", "density") or not hasattr(config, name)]
     if unknown or not clouds:
         given = f"{len(clouds)} clouds and {', '.join(map(repr, unknown)) or 'no other names'}"
         raise ValueError(f"tuning needs at least 1 cloud and names of thresholds, got {given}")
-    scans = [look(model, cloud.points, cloud.features, config.turns) for cloud in clouds]
+    scans = [look(model, cloud.points, cloud.features, config) for cloud in clouds]
 
     @functools.cache  # the model's own value may be in the grid, and the best so far is tried with every threshold
     def worth(config: DecodingConfig) -> tuple[float, float]:

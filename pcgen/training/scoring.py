@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,6 +108,7 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
 def _foreground(model: PolarMask3D, cloud: LabelledCloud) -> Labelled:
     """The points of voxels that are of some class, by the model's threshold."""
     with torch.no_grad():
-        seen = look(model, cloud.points, cloud.features).said.seen
-    probability = seen.logits.sigmoid().amax(1)[seen.voxel].cpu()
+        scan = look(model, cloud.points, cloud.features, replace(model.config.decoding, turns=1))
+    seen = scan.said.seen
+    probability = scan.everywhere(seen.logits.sigmoid().amax(1)[seen.voxel]).cpu()
     return Labelled(cloud.points, cloud.instance, (probability >= model.config.decoding.foreground).long(), probability)

@@ -24,7 +24,7 @@ from pcgen.training.labelled_crops import labelled_crop
 from pcgen.training.noise import step_noise
 from pcgen.training.state import Stage
 
-__all__ = ["CropBatch", "SegmentationTask"]
+__all__ = ["SEEN", "CropBatch", "SegmentationTask"]
 
 TIE = 1e-3  # weight of the loss beside AP50, in what is best
 SEEN = 16  # training scenes whose unit and density are taken for all
