@@ -207,6 +207,16 @@ def test_narrower_expectations_tell_more():
     assert scale_guess(room(0.02) * 100, extent=(2, 20), spacing=(0.005, 0.05)).unit == "centimetres"
 
 
+def test_a_dense_scan_is_one_in_metres():
+    dense = {"extent": (2, 200), "spacing": (0.1, 1.0)}  # of a model that has learnt from scans twice as coarse
+    scene = make_scene(room(0.05))
+    assert scale_guess(scene.points, **dense)[:2] == ("metres", 1.0)
+    assert scale_guess(scene.points, extent=(200, 2000), spacing=(0.1, 1.0)).unit is None  # a small one is not
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_scale(scene, **dense)
+
+
 def test_no_guess_where_there_is_none():
     assert scale_guess(np.ones((5, 3)))[:2] == (None, 1.0)
     assert scale_guess([[0, 0, 0]]).unit is None

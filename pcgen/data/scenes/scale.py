@@ -38,7 +38,8 @@ def scale_guess(
 
     Metres are believed when the extent and the spacing both lie in the ranges given in metres, by default those of
     scans from a chair to a few kilometres; otherwise the unit that brings both into range, the one nearest to their
-    (geometric) middle of several. Who knows better, as a model knows what it was trained on, gives narrower ranges.
+    (geometric) middle of several. Where none does, a scan with an extent of metres and too small a spacing is a dense
+    one in metres. Who knows better, as a model knows what it was trained on, gives narrower ranges.
 
     >>> room = np.random.default_rng(0).uniform(0, 5000, (2000, 3))
     >>> scale_guess(room)[:2]
@@ -56,7 +57,8 @@ def scale_guess(
         ranges = ((size * factor, extent), (step * factor, spacing))
         if all(low <= value <= high for value, (low, high) in ranges):
             fits[unit] = sum(abs(np.log(value / np.sqrt(low * high))) for value, (low, high) in ranges)
-    unit = "metres" if "metres" in fits else min(fits, key=fits.__getitem__, default=None)
+    dense = extent[0] <= size <= extent[1] and step < spacing[0]
+    unit = "metres" if "metres" in fits else min(fits, key=fits.__getitem__, default="metres" if dense else None)
     return ScaleGuess(unit, _METRES.get(unit, 1.0), size, step)
 
 
