@@ -173,7 +173,7 @@ def test_obj_with_several_objects_and_materials_is_one_mesh(tmp_path):
     [
         ("empty.obj", "", "empty file"),
         ("a.obj", "# nothing\n", "no triangles"),
-        ("a.obj", obj_text(CUBE, []), "no triangles"),
+        ("a.obj", obj_text(CUBE, []), "no triangles$"),
         ("a.obj", obj_text(np.vstack([[[np.nan] * 3], CUBE[1:]]), QUADS), "NaN or infinite"),
         ("a.obj", "v 0 0 x\nv 0 1 0\nv 1 0 0\nf 1 2 3\n", "not a valid .obj"),
         ("a.obj", "v 0 0 0\nv 0 1 0\nv 1 0 0\nf 1 2 9\n", "not a valid .obj"),

@@ -458,6 +458,7 @@ def test_bad_commands(tmp_path, checkpoint, capsys, small_model):
         [scan, str(checkpoint), "-o", str(tmp_path / "out.txt")],
         [scan, str(checkpoint), "-o", out, "--stars", out],
         [scan, str(checkpoint), "-o", str(tmp_path / "." / "in.ply")],
+        [scan, str(checkpoint), "-o", out, "--stars", scan],
         [scan, str(checkpoint), "-o", out, "--evaluate"],
         [scan, str(checkpoint), "-o", out, "--scale", "0"],
         [scan, str(checkpoint), "-o", out, "--scale", "metre"],

@@ -104,6 +104,10 @@ def test_features_of_another_length_are_refused_all_the_same(model):
     for rows in (len(x) + 1, kept):
         with pytest.raises(ValueError, match="intensity"):
             predict_instances(model, x, {"intensity": torch.rand(rows)}, thin)
+    for i in range(0, len(x), 40):  # nor is one that is no number taken for any point
+        broken = torch.rand(len(x)).index_fill_(0, torch.tensor(i), torch.nan)
+        with pytest.raises(ValueError, match="intensity must be finite, got 1 values"):
+            predict_instances(model, x, {"intensity": broken}, thin)
 
 
 @pytest.mark.parametrize("density", [0.0, 0.99, -1.0, float("nan"), float("inf")])

@@ -219,8 +219,8 @@ def _paths(args: argparse.Namespace) -> dict[str, Path]:
             paths[name] = args.output.with_suffix(suffix) if path is True else path
     if len({path.absolute() for path in paths.values()}) < len(paths):
         raise ValueError(f"each output needs a file of its own, got {', '.join(map(str, paths.values()))}")
-    if args.output.resolve() == Path(args.scan).resolve():
-        raise ValueError(f"-o {args.output} is the scan itself, which would be lost: give another file")
+    if Path(args.scan).resolve() in {path.resolve() for path in paths.values()}:
+        raise ValueError(f"{args.scan} is the scan itself, which would be lost: give the output another file")
     return paths
 
 

@@ -79,12 +79,13 @@ def _with_density(model: PolarMask3D, scenes: SceneSets) -> DecodingConfig:
     import torch
 
     from pcgen.models.thinning import points_per_voxel
-    from pcgen.training.segmentation import SEEN
+    from pcgen.training.segmentation import points_seen
 
-    some = (scenes.train[i].scene.points for i in range(min(SEEN, len(scenes.train))))
-    densest = max(points_per_voxel(torch.from_numpy(points), model.config.backbone.voxel) for points in some)
-    decoding = model.config.decoding
-    return decoding if decoding.density else dataclasses.replace(decoding, density=densest)
+    decoding, voxel = model.config.decoding, model.config.backbone.voxel
+    if decoding.density:
+        return decoding
+    densities = (points_per_voxel(torch.from_numpy(points), voxel) for points in points_seen(scenes))
+    return dataclasses.replace(decoding, density=max(densities))
 
 
 def _tested(

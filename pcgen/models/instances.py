@@ -16,6 +16,8 @@ from pcgen.geometry.rays import Rays
 from pcgen.geometry.stars import volume
 from pcgen.geometry.suppression import star_nms
 from pcgen.models.inference import as_tensor, evaluating, finite
+from pcgen.models.point_features import checked_feature
+from pcgen.models.polar_targets import instance_extents
 from pcgen.models.regrouping import agreement, regrouped
 from pcgen.models.thinning import thinned
 from pcgen.models.turning import Averaged, averaged
@@ -152,25 +154,18 @@ def look(
     config, given = decoding or model.config.decoding, as_tensor(points)
     if given.ndim != 2 or given.shape[1] != 3 or not len(given):
         raise ValueError(f"points must be (N, 3) with at least one point, got {tuple(given.shape)}")
-    like, wanted = next(model.parameters()), model.config.features
+    like = next(model.parameters())
     given = finite(given.double().to(like.device), "points")
     origin = given.mean(0).floor()
     x = (given - origin).to(like)
-    known = {name: as_tensor(column).to(like) for name, column in (features or {}).items() if name in wanted}
-    fewer = thinned(x, model.config.backbone.voxel, config.density) if config.density else None
-    shown, nearest = (given, None) if fewer is None else (given[fewer.kept], fewer.nearest)
-    if fewer is not None:
-        x, known = x[fewer.kept], _rows(known, fewer.kept, len(given))
+    known = {name: as_tensor(column).to(like) for name, column in (features or {}).items()}
+    shown, nearest = given, None
+    if config.density and (fewer := thinned(x, model.config.backbone.voxel, config.density)):
+        used = [name for name in model.config.features if name in known]
+        known = {name: checked_feature(name, known[name], x)[fewer.kept] for name in used}
+        shown, nearest, x = given[fewer.kept], fewer.nearest, x[fewer.kept]
     with evaluating(model):
         return Scan(given, nearest, shown, origin, x, averaged(model, x, known, config.turns))
-
-
-def _rows(columns: Mapping[str, Tensor], rows: Tensor, points: int) -> dict[str, Tensor]:
-    """Those rows of columns that have one for each of the ``points``; ``ValueError`` if one has not."""
-    for name, column in columns.items():
-        if column.shape[:1] != (points,):
-            raise ValueError(f"{name} must have a row for each of {points} points, got {tuple(column.shape)}")
-    return {name: column[rows] for name, column in columns.items()}
 
 
 def decode(model: PolarMask3D, scan: Scan, config: DecodingConfig) -> Instances:
@@ -194,9 +189,8 @@ def _everywhere(scan: Scan, found: Instances) -> Instances:
     if scan.nearest is None:
         return found
     labels = scan.everywhere(found.labels)
-    upper, lower = (ops.segment_reduce(scan.given, labels - 1, len(found), end).value for end in ("max", "min"))
     points = torch.bincount(labels, minlength=len(found) + 1)[1:]
-    return replace(found, labels=labels, extents=upper - lower, points=points)
+    return replace(found, labels=labels, extents=instance_extents(scan.given, labels - 1, len(found)), points=points)
 
 
 def _candidates(model: PolarMask3D, said: Averaged, probability: Tensor, config: DecodingConfig) -> _Stars:
@@ -280,7 +274,6 @@ def _instances(
     point = (owner >= 0).nonzero()[:, 0]
     kept, star = pairs.star[owner[point]].unique(return_inverse=True)
     stars = stars.take(kept)
-    upper, lower = (ops.segment_reduce(scan.points[point], star, len(kept), end).value for end in ("max", "min"))
     lengths = stars.log_lengths.exp()
     return Instances(
         labels=torch.zeros_like(owner).index_copy(0, point, 1 + star),
@@ -289,7 +282,7 @@ def _instances(
         centres=scan.said.seen.votes()[stars.rows].double() + scan.origin,
         lengths=lengths,
         valid=stars.validity > 0,
-        extents=upper - lower,
+        extents=instance_extents(scan.points[point], star, len(kept)),
         volumes=volume(model.rays, lengths),
         points=torch.bincount(star, minlength=len(kept)),
         rays=model.rays,

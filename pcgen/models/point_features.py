@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["FeatureName", "Up", "feature_columns", "feature_width", "height_above_floor"]
+__all__ = ["FeatureName", "Up", "checked_feature", "feature_columns", "feature_width", "height_above_floor"]
 
 FeatureName = Literal["colour", "height", "intensity", "normals"]
 Up = Literal["x", "y", "z"]
@@ -42,7 +42,7 @@ def feature_columns(
     columns = []
     for name in names:
         if name in given:
-            column = _checked(name, given[name], points)
+            column = checked_feature(name, given[name], points)
         elif name == "height":
             column = height_above_floor(points, offsets, up)[:, None]
         else:
@@ -53,7 +53,8 @@ def feature_columns(
     return torch.cat(columns, 1) if columns else points.new_zeros(len(points), 0)
 
 
-def _checked(name: str, column: Tensor, points: Tensor) -> Tensor:
+def checked_feature(name: str, column: Tensor, points: Tensor) -> Tensor:
+    """The column (N, width) of a feature of ``points`` (N, 3); ``ValueError`` for another shape, NaN or infinity."""
     width = WIDTHS[name]
     if column.shape not in {(len(points), width), (len(points),) if width == 1 else None}:
         raise ValueError(f"{name} must be ({len(points)}, {width}), a row for each point, got {tuple(column.shape)}")

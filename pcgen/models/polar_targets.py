@@ -17,6 +17,7 @@ __all__ = [
     "LabelledCloud",
     "PolarBatch",
     "collate",
+    "instance_extents",
     "instance_stars",
     "lengths_from",
     "positives",
@@ -83,6 +84,16 @@ def instance_stars(rays: Rays, points: Tensor, instance: Tensor) -> InstanceStar
     centres = targets.centres_of(points, instance)
     found = targets.optimal(rays, centres, points, instance)
     return InstanceStars(centres, found.lengths, found.valid)
+
+
+def instance_extents(points: Tensor, number: Tensor, count: int) -> Tensor:
+    """(count, 3) edges of the boxes of the points (N, 3) that have each ``number`` (N,) from 0, negative for none.
+
+    >>> instance_extents(torch.tensor([[0.0, 1.0, 2.0], [4.0, 1.0, 1.0], [9.0, 9.0, 9.0]]), torch.tensor([0, 0, -1]), 1)
+    tensor([[4., 0., 1.]])
+    """
+    upper, lower = (ops.segment_reduce(points, number, count, end).value for end in ("max", "min"))
+    return upper - lower
 
 
 def collate(clouds: Sequence[LabelledCloud], rays: Rays) -> PolarBatch:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pcgen import ops
 from pcgen.geometry.stars import volume
 from pcgen.models.dbscan import cluster
-from pcgen.models.polar_targets import instance_stars
+from pcgen.models.polar_targets import instance_extents, instance_stars
 
 if TYPE_CHECKING:
     from pcgen.models.instances import DecodingConfig, Instances, Scan
@@ -63,7 +63,6 @@ def _with_clusters(
     """``kept`` and after them the clusters: rows (P,) of points, and the ``number`` (P,) from 1 that each has."""
     count = int(number.max())
     stars = instance_stars(model.rays, scan.x[point], number)
-    upper, lower = (ops.segment_reduce(scan.points[point], number - 1, count, end).value for end in ("max", "min"))
     mean = ops.segment_reduce(probability[scan.said.seen.voxel[point]], number - 1, count, "mean").value
     new = {
         "classes": 1 + mean.argmax(1),
@@ -71,7 +70,7 @@ def _with_clusters(
         "centres": stars.centres.double() + scan.origin,
         "lengths": stars.lengths,
         "valid": stars.valid,
-        "extents": upper - lower,
+        "extents": instance_extents(scan.points[point], number - 1, count),
         "volumes": volume(model.rays, stars.lengths),
         "points": torch.bincount(number, minlength=count + 1)[1:],
     }

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pcgen import ops
+from pcgen.models.polar_targets import rank_within
 
 __all__ = ["Thinned", "points_per_voxel", "thinned"]
 
@@ -50,12 +51,9 @@ def thinned(x: Tensor, size: float, density: float) -> Thinned | None:
         return None
     whole, share = _cut(counts, density)
     generator = torch.Generator().manual_seed(0)
-    shuffled = torch.randperm(len(x), generator=generator).to(x.device)
-    by_voxel = shuffled[voxels.group[shuffled].argsort(stable=True)]
-    start = counts.cumsum(0) - counts
-    rank = torch.arange(len(x), device=x.device) - start.repeat_interleave(counts)
-    room = whole + (torch.rand(len(counts), generator=generator) < share).to(rank)
-    kept = by_voxel[rank < room.repeat_interleave(counts)].sort().values
+    place = torch.randperm(len(x), generator=generator).argsort().to(x.device)
+    room = whole + (torch.rand(len(counts), generator=generator) < share).to(counts)
+    kept = (rank_within(voxels.group, place) < room[voxels.group]).nonzero()[:, 0]
     return Thinned(kept, ops.nearest(x, x[kept]).index)
 
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgen import ops
 from pcgen.data.scenes import Scene, Tile, box_without_strays, tiles
 from pcgen.models.inference import Progress
 from pcgen.models.instances import REMNANT, DecodingConfig, Instances
+from pcgen.models.polar_targets import instance_extents
 
 if TYPE_CHECKING:
     from pcgen.models.polarmask3d import PolarMask3D
@@ -169,9 +169,8 @@ class _Found:
         rows = rows[np.unique(number[rows], return_index=True)[1]]  # of each object, the one with most points
         labels = torch.from_numpy(self.labels)
         count = torch.bincount(labels, minlength=len(rows) + 1)[1:]
-        points = torch.from_numpy(scene.points)
-        upper, lower = (ops.segment_reduce(points, labels - 1, len(rows), end).value for end in ("max", "min"))
+        extents = instance_extents(torch.from_numpy(scene.points), labels - 1, len(rows))
         said = {name: column[torch.from_numpy(rows)] for name, column in table.items()}
-        found = Instances(labels, **said, extents=upper - lower, points=count, rays=self.tables[0].rays)
+        found = Instances(labels, **said, extents=extents, points=count, rays=self.tables[0].rays)
         order = found.scores.argsort(descending=True, stable=True)
         return found.take(order[(count > REMNANT * torch.from_numpy(claimed[rows]))[order]])

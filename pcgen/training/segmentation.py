@@ -24,7 +24,7 @@ from pcgen.training.labelled_crops import labelled_crop
 from pcgen.training.noise import step_noise
 from pcgen.training.state import Stage
 
-__all__ = ["SEEN", "CropBatch", "SegmentationTask"]
+__all__ = ["CropBatch", "SegmentationTask", "points_seen"]
 
 TIE = 1e-3  # weight of the loss beside AP50, in what is best
 SEEN = 16  # training scenes whose unit and density are taken for all
@@ -36,6 +36,11 @@ class CropBatch(NamedTuple):
     crops: list[PolarBatch]  # each by itself, on the CPU
     rows: range  # their places in the step's batch
     share: float = 1.0  # of the crops of the step's batch that these are; 0: one stands in where none is left
+
+
+def points_seen(scenes: SceneSets) -> Iterator[np.ndarray]:
+    """(N, 3) the points of the training scenes whose unit and density are taken for all."""
+    return (scenes.train[i].scene.points for i in range(min(SEEN, len(scenes.train))))
 
 
 class SegmentationTask:
@@ -53,8 +58,7 @@ class SegmentationTask:
     @functools.cached_property
     def info(self) -> dict[str, Any]:
         """The domain of the training scenes."""
-        some = (self.scenes.train[i].scene.points for i in range(min(SEEN, len(self.scenes.train))))
-        domain = to_dict(domain_of(some, self.config.data.class_names))
+        domain = to_dict(domain_of(points_seen(self.scenes), self.config.data.class_names))
         return {**domain, "features": list(self.config.model.features)}
 
     def build_model(self) -> PolarMask3D:
