@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcgen.config import read
+from pcgen.config import read, to_yaml
 from pcgen.data import load
 from pcgen.training import RunConfig, read_history, train
 from pcgen.viz import curves
@@ -24,7 +24,7 @@ VARIANTS = {
     "unregularised": {},
     "kinetic 0.1": {"kinetic": 0.1},
     "kinetic 0.5": {"kinetic": 0.5},
-    "kinetic 0.1, jacobian 0.1": {"kinetic": 0.1, "jacobian": 0.1},
+    "kinetic 0.5, jacobian 0.5": {"kinetic": 0.5, "jacobian": 0.5},
 }
 
 
@@ -43,6 +43,8 @@ def settings(args: argparse.Namespace, weights: dict[str, float]) -> RunConfig:
 def history(args: argparse.Namespace, name: str) -> list[dict]:
     """The rows of a variant's log, which is trained if it was not, or not to its end."""
     folder, config = args.out / name.replace(", ", "_").replace(" ", "_"), settings(args, VARIANTS[name])
+    if (folder / "config.yaml").exists() and (folder / "config.yaml").read_text() != to_yaml(config):
+        raise SystemExit(f"{folder} holds a run with other settings: remove it, or say --out")
     rows = read_history(folder)
     if not rows or rows[-1]["step"] < args.steps:
         train(config, load(config.data), folder, resume=(folder / "resume").exists(), quiet=True)

@@ -4,7 +4,7 @@
 
 References are the validation and the test shapes, all of them; as many shapes are generated, in ``--sets`` independent
 sets, whose means are printed with 90 % intervals, and as many training shapes are drawn as often for the row beside
-them, whose classes a model of classes is told. Then: distances to the nearest training shape, reconstructions, quality
+them. Then: distances to the nearest training shape, reconstructions, quality
 at few solver evaluations, and, where the model is told classes, whether its samples are of the class that was asked
 for. Chamfer distances of all sets, the EMD (proven to 0.1 %) of the first ``--emd-sets``.
 """
@@ -131,14 +131,13 @@ def measure(run: Run, args: argparse.Namespace) -> None:
     count = len(references)
     draws = [np.random.default_rng(seed).permutation(len(train))[:count] for seed in range(args.sets)]
     by_class = run.model.config.condition is not None and run.model.config.condition.kind == "class"
-    told = [[run.train.categories[i] for i in draw] if by_class else None for draw in draws]
-    sets = [run.model.sample(count, args.points, i, condition=c).points.numpy() for i, c in enumerate(told)]
+    sets = [run.model.sample(count, args.points, seed).points.numpy() for seed in range(args.sets)]
     print(f"\n{run.name}: {args.sets} sets of {count} against {count}, {args.points} points")
     print(f"| | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
     print_row("generated", scores(sets, references, 0, None))
     if by_class:
-        untold = [run.model.sample(count, args.points, seed).points.numpy() for seed in range(args.sets)]
-        print_row("generated, told no class", scores(untold, references, 0, None))
+        free = [run.model.sample(count, args.points, seed, guidance=0.0).points.numpy() for seed in range(args.sets)]
+        print_row("generated, without classes", scores(free, references, 0, None))
     print_row("training set", scores([train[draw] for draw in draws], references, 0, None))
     print(memorisation(np.concatenate(sets), train, references), flush=True)
     reconstructions(run, references)

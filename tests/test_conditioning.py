@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imsave
+from scipy.stats import chisquare
 from torch.testing import assert_close
 
 from pcgen.cli import main
@@ -22,6 +23,7 @@ from pcgen.flows import FlowConfig, SolverConfig, Trace
 from pcgen.geometry.views import framed, views
 from pcgen.models import ConditionConfig, EncoderConfig, ObjectiveConfig, PointFlow, PointFlowConfig
 from pcgen.models.draws import ShapeTrace, drawn
+from pcgen.models.noise import choices
 from pcgen.training import load_model
 
 pytestmark = [
@@ -125,6 +127,22 @@ def test_one_condition_for_each_shape(trained):
     assert_close(found[1], trained.sample(2, 16, 3, condition=second).points[1], atol=1e-5, rtol=0)
 
 
+def test_told_nothing_classes_are_drawn_as_in_training(trained):
+    if trained.config.condition.kind != "class":
+        return
+    config = dataclasses.replace(trained.config.condition, shares=(1.0, 4.0))
+    model = PointFlow(dataclasses.replace(trained.config, condition=config)).eval()
+    model.load_state_dict(trained.state_dict())
+    names = model.condition.usual(64, 5)
+    found = model.sample(64, 32, 5).points
+    assert torch.equal(found, trained.sample(64, 32, 5, condition=names).points)
+    assert abs(share_standing(found) - names.count("standing") / 64) < 0.1
+    guided = model.sample(64, 32, 5, guidance=2.0).points
+    assert torch.equal(guided, trained.sample(64, 32, 5, condition=names, guidance=2.0).points)
+    free = model.sample(8, 16, 5, guidance=0.0).points  # no condition at all, as one that never counted its classes
+    assert_close(free, trained.sample(8, 16, 5).points, atol=1e-5, rtol=0)
+
+
 def test_densities_know_the_condition(trained):
     """A standing shape is more probable as one, by the whole of its code's density."""
     x = clouds(2, 32, seeded(5))[0][1:]
@@ -133,6 +151,21 @@ def test_densities_know_the_condition(trained):
 
 
 # Laws, without training.
+
+
+@given(st.integers(0, 2**40), st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=1, max_size=6))
+def test_choices_keep_to_their_shares(seed, shares):
+    """Of shape i whatever their number is; never what has no share; twice the weights are the same shares."""
+    if not sum(shares):
+        return
+    found = choices(seed, 20, shares)
+    assert found[:7] == choices(seed, 7, shares) == choices(seed, 7, [2 * share for share in shares])
+    assert all(shares[i] > 0 for i in found)
+
+
+def test_choices_are_as_frequent_as_their_shares():
+    count = np.bincount(choices(1, 4000, (5, 0, 3, 2)), minlength=4)
+    assert chisquare(count[[0, 2, 3]], [2000, 1200, 800]).pvalue > 1e-3 and count[1] == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -368,6 +401,11 @@ def test_the_likelihood_takes_a_condition_too():
         ({"dropout": math.nan}, "dropout must be at least 0 and below 1, got nan"),
         ({"resolution": 24}, "resolution must be a power of two of at least 8, got 24"),
         ({"classes": ("a", "a")}, "classes must differ, got a, a"),
+        ({"classes": ("a", "b"), "shares": (1.0,)}, "shares are of classes, one for each of 2, got 1"),
+        ({"shares": (1.0,)}, "shares are of classes, one for each of 0, got 1"),
+        ({"classes": ("a", "b"), "shares": (1.0, -1.0)}, "shares must be finite, none negative and not all zero"),
+        ({"classes": ("a", "b"), "shares": (0.0, 0.0)}, "shares must be finite, none negative and not all zero"),
+        ({"classes": ("a", "b"), "shares": (1.0, math.nan)}, "shares must be finite, none negative and not all zero"),
     ],
 )
 def test_wrong_settings(options, message):
@@ -428,7 +466,10 @@ def pcgen(capsys):
 
 
 def test_a_checkpoint_knows_its_classes(runs, pcgen, tmp_path):
-    assert read_yaml(runs / "class" / "config.yaml")["model"]["condition"]["classes"] == ["chair", "lamp"]
+    kept = read_yaml(runs / "class" / "config.yaml")["model"]["condition"]
+    data = load(DataConfig(shapes=10, mesh_points=300, points=32, categories=("chair", "lamp")))
+    assert kept["classes"] == ["chair", "lamp"]
+    assert kept["shares"] == [data.train.categories.count(name) for name in ("chair", "lamp")]
     words = ["sample", runs / "class", "-n", 2, "--points", 9, "-o", tmp_path / "s.npy"]
     assert pcgen(*words, "--class", "lamp", "--guidance", 2)[0] == 0
     want = load_model(runs / "class").sample(2, 9, 0, condition="lamp", guidance=2.0).points.numpy()
@@ -437,6 +478,8 @@ def test_a_checkpoint_knows_its_classes(runs, pcgen, tmp_path):
     assert status == 2 and "no class 'lmap' (nearest: 'lamp')" in line
     assert "takes --class, got --image x.png" in pcgen(*words, "--image", "x.png")[1]
     assert "one condition at a time, got --class and --part" in pcgen(*words, "--class", "lamp", "--part", "x.npy")[1]
+    assert pcgen(*words, "--guidance", 2)[0] == 0  # towards the classes that are drawn
+    words = ["sample", runs / "picture", "-n", 2, "--points", 9, "-o", tmp_path / "t.npy"]
     assert "guidance 2 leads towards a condition" in pcgen(*words, "--guidance", 2)[1]
 
 
@@ -575,11 +618,12 @@ def test_a_run_that_always_has_a_class_ends_with_scores(families, asked, pcgen):
     status, line = pcgen("train", "demo", *words, "--out", "run")
     assert status == 0 and line == "next: pcgen sample run -n 32 --points 10000 --class Brick -o samples.npz"
     told = [family for family in FAMILIES if family != "Odd"]
-    *galleries, end = asked
-    assert end == told[:5] and len(galleries) == 2
+    *galleries, end, nothing = asked
+    assert end == told[:5] and nothing is None and len(galleries) == 2
     assert all(gallery == (told[:5] + told[:3]) for gallery in galleries)  # of the same references, in turns
     metrics = json.loads((families / "run" / "metrics.json").read_text())
-    assert metrics["condition"] == {"kind": "class", "from": "val: reference i for generated shape i", "without": None}
+    assert metrics["condition"]["from"] == "val: reference i for generated shape i"
+    assert metrics["condition"]["without"]["counts"] == metrics["generation"]["counts"]  # of classes that were drawn
     assert metrics["generation"]["counts"] == {"samples": 5, "references": 5}
     made = {path.name for path in (families / "run").iterdir()}
     assert made >= {"gallery.png", "interpolation.png", "samples.npz"}
@@ -594,12 +638,19 @@ def test_a_run_by_parts_is_measured_with_and_without(families, asked, capsys):
     assert told.shape == (5, 10, 3) and free is None
     metrics = json.loads((families / "run" / "metrics.json").read_text())
     without = metrics["condition"]["without"]
-    assert without["names"] == {"samples": "generated without condition", "references": "val"}
+    assert without["names"] == {"samples": "generated, told nothing", "references": "val"}
     assert without["counts"] == metrics["generation"]["counts"]
     assert without["sha256"]["references"] == metrics["generation"]["sha256"]["references"]
     assert without["sha256"]["samples"] != metrics["generation"]["sha256"]["samples"]
     out = capsys.readouterr().out
-    assert f"without a condition: MMD-CD {without['scores']['mmd_cd']:.4g}" in out and "--part FILE" in out
+    assert f"told nothing: MMD-CD {without['scores']['mmd_cd']:.4g}" in out and "--part FILE" in out
+
+
+def test_a_run_that_always_sees_a_part_has_no_scores_without(families):
+    words = ["data.normalise=shape", "model.condition={kind: cloud, points: 10, dropout: 0.0}"]
+    assert main(["train", "demo", *SMALL, *words, "--out", "run", "--quiet"]) == 0
+    told = json.loads((families / "run" / "metrics.json").read_text())["condition"]
+    assert told == {"kind": "cloud", "from": "val: reference i for generated shape i", "without": None}
 
 
 def test_references_of_none_of_the_classes_are_told_before_the_training(families, pcgen):

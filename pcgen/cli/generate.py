@@ -46,7 +46,8 @@ def _add_sample(commands) -> None:
         """Draw new shapes from a trained model, with any number of points each, in the unit of its training data.
         Shape i depends on the seed and on i alone: asking for more shapes or more points adds to what was there.
         A gallery of the first 32 is drawn beside the output. A model that was trained with conditions takes a class, a
-        picture or a part of a shape. Under torchrun the processes share the work and write the same file as one.""",
+        picture or a part of a shape; told no class, it draws them as often as the training set has them. Under torchrun
+        the processes share the work and write the same file as one.""",
         (
             "pcgen sample runs/demo -n 32 -o chairs.npz",
             "pcgen sample runs/demo -n 1 --points 1000000 -o dense.ply",

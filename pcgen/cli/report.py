@@ -148,18 +148,18 @@ def _generate(at: AtHand, config: RunConfig, split: ShapeSplit, folder: Path) ->
 
 
 def _condition(at: AtHand, measured: np.ndarray, config: RunConfig, splits: str) -> dict[str, Any] | None:
-    """Where the conditions of the generated shapes came from, and the scores of as many made without one."""
+    """Where the conditions of the generated shapes came from, and the scores of as many that are told none."""
     from pcgen.metrics import evaluate
 
     condition, wanted, seed = config.model.condition, config.evaluation, config.training.seed
     if condition is None:
         return None
     without = None
-    if condition.dropout:
-        with counting("sampling without condition", at.quiet) as tell:
+    if condition.dropout or condition.shares:
+        with counting("sampling, told nothing", at.quiet) as tell:
             free = at.model.sample(len(measured), wanted.points, seed, progress=tell).points.cpu().numpy()
         # By CD alone: the EMD is most of a measurement's work.
-        names = ("generated without condition", splits)
+        names = ("generated, told nothing", splits)
         without = evaluate(free, measured, wanted.protocol, emd="none", names=names, seed=seed).as_dict()
     return {"kind": condition.kind, "from": f"{splits}: reference i for generated shape i", "without": without}
 
@@ -270,8 +270,8 @@ def _closing(scores: GenerationScores | None, metrics: dict, config: RunConfig, 
 
 
 def _of_conditions(condition: dict[str, Any]) -> str:
-    """What the generated shapes were told, and how they score without."""
-    line = f"generated shape i is told the {condition['kind']} of reference i; without a condition: "
+    """What the generated shapes were told, and how they score that were told nothing."""
+    line = f"generated shape i is told the {condition['kind']} of reference i; told nothing: "
     if condition["without"] is None:
         return line + "none, the model always had one (condition.dropout is 0)"
     scores = condition["without"]["scores"]

@@ -46,7 +46,8 @@ MAY_DIFFER = (
     "training.save_minutes",
     "evaluation.",
 )
-CLASSES = "model.condition.classes"  # filled in when a run begins, and may be left out when it goes on
+# Filled in when a run begins, and may be left out when it goes on.
+FILLED_IN = ("model.condition.classes", "model.condition.shares")
 
 
 class Job(NamedTuple):
@@ -239,7 +240,7 @@ def _check_same(job: Job) -> None:
 
     was, now = _flat(to_dict(_kept_settings(job.folder))), _flat(to_dict(job.config))
     differ = [key for key in {**was, **now} if was.get(key) != now.get(key) and not key.startswith(MAY_DIFFER)]
-    differ = [key for key in differ if key != CLASSES or now.get(key)]
+    differ = [key for key in differ if key not in FILLED_IN or now.get(key)]
     if differ:
         listed = ", ".join(f"{key} {now.get(key)} (was {was.get(key)})" for key in differ)
         raise ValueError(f"{job.folder} is a run with other settings, it cannot go on with {listed}")

@@ -24,6 +24,7 @@ from pcgen.geometry.views import views
 from pcgen.models.draws import Generators, drawn
 from pcgen.models.encoder import Encoder, EncoderConfig
 from pcgen.models.inference import as_tensor
+from pcgen.models.noise import choices
 
 __all__ = ["Condition", "ConditionConfig", "context_of", "guided_from_prior"]
 
@@ -36,6 +37,7 @@ class ConditionConfig(Settings):
     width: int = 64  # values of the context
     dropout: float = 0.1  # share of shapes that are trained without their condition; guidance needs some
     classes: tuple[str, ...] = ()  # class: the names; () takes the training set's categories
+    shares: tuple[float, ...] = ()  # how often a sample that is told no class is of each; () takes the training set's
     resolution: int = 32  # pictures: pixels of a side, a power of two
     views: int = 1  # pictures: azimuths that training looks from, equal steps from the front, 1: the front alone
     points: int = 256  # cloud: points of the part that training shows, at most
@@ -51,6 +53,10 @@ class ConditionConfig(Settings):
             raise ValueError(f"resolution must be a power of two of at least 8, got {self.resolution}")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes must differ, got {', '.join(self.classes)}")
+        if self.shares and len(self.shares) != len(self.classes):
+            raise ValueError(f"shares are of classes, one for each of {len(self.classes)}, got {len(self.shares)}")
+        if self.shares and not (all(share >= 0 for share in self.shares) and 0 < sum(self.shares) < math.inf):
+            raise ValueError(f"shares must be finite, none negative and not all zero, got {self.shares}")
 
 
 class Condition(nn.Module):
@@ -117,6 +123,19 @@ class Condition(nn.Module):
             return x.gather(1, part.unsqueeze(-1).expand(-1, -1, 3))
         turn = drawn(lambda n, g: torch.randint(config.views, (n,), generator=g), len(x), generators)
         return views(x, turn * (2 * math.pi / config.views), config.resolution, config.kind, up)
+
+    def usual(self, shapes: int, seed: int) -> list[str] | None:
+        """A class for each of so many shapes, as often as the training set has it: (seed, i) tell that of shape i.
+
+        None where a condition is no class, or nobody counted the classes (models from before ``shares``).
+
+        >>> condition = Condition(ConditionConfig("class", classes=("chair", "lamp"), shares=(3, 1)))
+        >>> condition.usual(6, seed=0)
+        ['chair', 'chair', 'lamp', 'chair', 'chair', 'chair']
+        """
+        if not self.config.shares:
+            return None
+        return [self.config.classes[i] for i in choices(seed, shapes, self.config.shares)]
 
     def given(self, value: Any, shapes: int) -> Tensor:
         """A user's condition for so many shapes: one for all of them, or one for each.

@@ -5,14 +5,16 @@ A stream is sequential, so more points extend a cloud and more shapes extend a s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-__all__ = ["path_noise", "point_noise", "seed_of", "shape_noise"]
+__all__ = ["choices", "path_noise", "point_noise", "seed_of", "shape_noise"]
 
-SHAPE, POINT, PATH = 0, 1, 2  # what a stream is for
+SHAPE, POINT, PATH, CHOICE = 0, 1, 2, 3  # what a stream is for
 
 
 def seed_of(generator: torch.Generator | int | None) -> int:
@@ -67,6 +69,21 @@ def path_noise(seed: int, shape: int, draws: int, points: int) -> Tensor:
     return _noise(seed, range(shape, shape + 1), PATH, (draws, points, 3), 1.0, None)[0]
 
 
+def choices(seed: int, shapes: int, shares: Sequence[float]) -> list[int]:
+    """One of several things for each of so many shapes, as often as its share of the sum; entry i is that of shape i.
+
+    >>> choices(0, 6, (1, 0, 2))
+    [0, 2, 2, 0, 2, 2]
+    """
+    ends = np.cumsum(np.asarray(shares, dtype=np.float64))
+    draws = [_stream(seed, shape, CHOICE).random() for shape in range(shapes)]
+    return np.searchsorted(ends, np.array(draws) * ends[-1], side="right").tolist()
+
+
+def _stream(seed: int, shape: int, purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(shape, purpose))))
+
+
 def _noise(
     seed: int,
     shapes: range,
@@ -81,8 +98,7 @@ def _noise(
         raise ValueError(f"truncation must be positive (standard deviations), got {truncation}")
     noise = np.empty((len(shapes), *size), dtype=np.float32)
     for row, shape in zip(noise, shapes):
-        stream = np.random.SeedSequence(seed, spawn_key=(shape, purpose))
-        np.random.Generator(np.random.PCG64(stream)).standard_normal(dtype=np.float32, out=row)
+        _stream(seed, shape, purpose).standard_normal(dtype=np.float32, out=row)
     if truncation is not None:
         # The quantile map to the truncated normal: every value keeps its rank, so streams stay aligned.
         tail = ndtr(-float(truncation))

@@ -132,9 +132,9 @@ class PointFlow(TwoLevelFlow):
             point_temperature, point_truncation: the same of the point noise.
             condition: of a conditional model, for all shapes or one for each: a class's name, a picture (R, R) with
                 values in [0, 1], black behind and cut as :func:`pcgen.geometry.views.framed` does, or a part, a cloud
-                (N, 3) in data units. None: whatever the data hold.
+                (N, 3) in data units. None: whatever the data hold; classes are drawn as often as in training.
             guidance: w in v = v_without + w (v_with − v_without), the latent flow's velocity; above 1: more typical of
-                the condition, less varied.
+                the condition, less varied; 0: the prior without conditions, which a part of the training showed.
             solver: of points, in place of the configured sampler. Codes have their own, see :meth:`sample_codes`.
             progress: called with (points done, points in all) after each solve.
 
@@ -164,8 +164,10 @@ class PointFlow(TwoLevelFlow):
         at_least_one(shapes=shapes)
         if self.latent_flow is None and not self.config.encoder.variational:
             raise ValueError("an autoencoder has no prior over shapes to sample from: train a VAE or a latent flow")
-        noise = {"temperature": temperature, "truncation": truncation}
-        w = shape_noise(seed_of(generator), shapes, self.config.latent, **noise)
+        seed = seed_of(generator)
+        w = shape_noise(seed, shapes, self.config.latent, temperature=temperature, truncation=truncation)
+        if condition is None and self.condition is not None:
+            condition = self.condition.usual(shapes, seed)
         with evaluating(self):
             return self.shape_from_prior(w, solver or self.config.latent_sampler, condition, guidance)
 

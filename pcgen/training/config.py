@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -179,7 +180,7 @@ def run_config_class(values: Mapping) -> type[AnyRunConfig]:
 
 
 def with_classes(config: RunConfig, shapes: Shapes) -> RunConfig:
-    """The settings with the names of a conditional model's classes: those given, or the training set's categories.
+    """The settings with a conditional model's classes and their shares: those given, or the training set's.
 
     Raises:
         ValueError: a class that no training shape has.
@@ -190,5 +191,7 @@ def with_classes(config: RunConfig, shapes: Shapes) -> RunConfig:
     for name in condition.classes:
         if name not in there:
             raise ValueError(f"condition.classes names {name!r}, which no training shape is{nearest(name, there)}")
-    condition = replace(condition, classes=condition.classes or tuple(there))
+    classes, count = condition.classes or tuple(there), Counter(shapes.train.categories)
+    shares = condition.shares or tuple(float(count[name]) for name in classes)
+    condition = replace(condition, classes=classes, shares=shares)
     return replace(config, model=replace(config.model, condition=condition))
