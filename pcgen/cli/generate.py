@@ -202,8 +202,7 @@ def interpolate(args: argparse.Namespace) -> None:
 def _solver(args: argparse.Namespace) -> SolverConfig | None:
     """The solver that the options describe; None, the model's own, if there are none."""
     from pcgen.config import from_dict
-    from pcgen.flows import SolverConfig
-    from pcgen.flows.solver import FIXED_STEP
+    from pcgen.flows import FIXED_STEP, SolverConfig
 
     names = {"method": "solver", "steps": "steps", "atol": "atol", "rtol": "rtol", "precision": "precision"}
     given = {name: getattr(args, option) for name, option in names.items()}

@@ -14,10 +14,12 @@ from pcgen.flows.coupling import exact_coupling, kd_coupling
 from pcgen.flows.layers import LAYERS, NONLINEARITIES, VelocityNet
 from pcgen.flows.norm import MovingBatchNorm
 from pcgen.flows.objectives import LogDensity, flow_matching_error, log_density, stratified_times
-from pcgen.flows.solver import SolverConfig, solve
+from pcgen.flows.replay import Replayed
+from pcgen.flows.solver import FIXED_STEP, SolverConfig, solve
 
 __all__ = [
     "CNF",
+    "FIXED_STEP",
     "LAYERS",
     "NONLINEARITIES",
     "Energies",
@@ -25,6 +27,7 @@ __all__ = [
     "FlowConfig",
     "LogDensity",
     "MovingBatchNorm",
+    "Replayed",
     "SolverConfig",
     "Trace",
     "Transport",

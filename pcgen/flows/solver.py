@@ -15,7 +15,7 @@ from pcgen.flows.multistep import two_step
 from pcgen.flows.runge_kutta import ADAPTIVE, FIXED, adaptive_steps, fixed_steps
 from pcgen.flows.tape import State, Velocity
 
-__all__ = ["Evaluations", "SolverConfig", "solve"]
+__all__ = ["FIXED_STEP", "Evaluations", "SolverConfig", "solve"]
 
 MOST_STEPS = 10_000  # of an adaptive method: a flow that needs more has diverged, and would be solved for hours
 FIXED_STEP = (*FIXED, "ab2")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcgen.flows import SolverConfig, Trace, log_density
+from pcgen.flows import FIXED_STEP, Replayed, SolverConfig, Trace, log_density
 from pcgen.models.noise import point_noise, seed_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def decode(
     number: int = 0,
 ) -> Tensor:
     """See :meth:`PointFlow.decode`: small clouds are solved many at a time, large ones in parts."""
-    per_solve = shapes_per_solve(points)
+    per_solve, carry = shapes_per_solve(points), _carrier(model, solver, z.device)
     clouds = torch.empty(len(z), points, 3, dtype=z.dtype, device=z.device)
     with evaluating(model):
         for first in range(0, len(z), per_solve):
@@ -62,11 +62,20 @@ def decode(
             y = point_noise(seed, points=points, **streams, **noise).expand(len(codes), -1, -1)
             for start in range(0, points, POINTS_PER_SOLVE):
                 part = slice(start, min(start + POINTS_PER_SOLVE, points))
-                x = model.points_from_prior(y[:, part], codes, solver)
-                clouds[first : first + per_solve, part] = model.to_data(x)
+                clouds[first : first + per_solve, part] = carry(y[:, part].to(clouds), codes)
                 if progress:
                     progress(first * points + len(codes) * part.stop, len(z) * points)
     return clouds
+
+
+def _carrier(model: PointFlow, solver: SolverConfig | None, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """Prior points (B, N, 3) and codes (B, Z) to points in data units; by replays where steps are known beforehand."""
+    solver = solver or model.point_flow.solver
+
+    def carry(y: Tensor, z: Tensor) -> Tensor:
+        return model.to_data(model.point_flow.from_prior(y, z, solver=solver).x)
+
+    return Replayed(carry) if device.type == "cuda" and solver.method in FIXED_STEP else carry
 
 
 def point_log_density(model: PointFlow, x: Tensor, z: Tensor, trace: Trace) -> Tensor:
