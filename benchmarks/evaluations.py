@@ -24,6 +24,7 @@ VARIANTS = {
     "unregularised": {},
     "kinetic 0.1": {"kinetic": 0.1},
     "kinetic 0.5": {"kinetic": 0.5},
+    "kinetic 0.5, jacobian 0.1": {"kinetic": 0.5, "jacobian": 0.1},
     "kinetic 0.5, jacobian 0.5": {"kinetic": 0.5, "jacobian": 0.5},
 }
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -143,7 +144,7 @@ def test_help_imports_nothing_heavy():
         (["sample", "x", "--gallery", "x.jpg"], ["--gallery", ".png"]),
         (["sample", "x", "--solver", "eulr"], ["'euler'", "'eulr'"]),
         (["sample", "x", "--solver", "euler", "--atol", "1e-3"], ["euler takes --steps"]),
-        (["sample", "x", "--steps", "3"], ["fixed-step"]),
+        (["sample", "x", "--solver", "dopri5", "--steps", "3"], ["fixed-step"]),
         (["sample", "nowhere"], ["nowhere does not exist"]),
         (["interpolate", "x", "a", "b", "--space", "latnet"], ["'latent'"]),
         (["interpolate", "x", "a", "b", "--steps", "1"], ["at least 2"]),
@@ -337,6 +338,22 @@ def test_sample_by_another_solver_into_ply(pcgen, run, tmp_path):
     expected = load_model(run / "checkpoints" / "last").sample(2, 10, 0, solver=SolverConfig("euler", steps=1)).points
     assert np.allclose(written, expected, atol=1e-6)
     assert picture.exists()
+
+
+def test_options_of_the_solver_change_the_models_own(pcgen, run, tmp_path):
+    model, out = load_model(run), tmp_path / "s.npy"
+    own = model.config.sampler
+    words = ["sample", run, "-n", 2, "--points", 10, "-o", out]
+    assert own.method == "ab2" and own.steps != 3
+    assert pcgen(*words, "--steps", 3)[0] == 0
+    expected = model.sample(2, 10, 0, solver=dataclasses.replace(own, steps=3)).points.numpy()
+    assert np.array_equal(np.load(out), expected)
+    assert not np.array_equal(expected, model.sample(2, 10, 0).points.numpy())
+    assert pcgen(*words, "--precision", "bfloat16")[0] == 0
+    expected = model.sample(2, 10, 0, solver=dataclasses.replace(own, precision="bfloat16")).points.numpy()
+    assert np.array_equal(np.load(out), expected)
+    status, _, err = pcgen(*words, "--rtol", "1e-3")
+    assert status == 2 and "ab2 takes --steps" in err
 
 
 def test_reconstruct(pcgen, run, clouds, tmp_path):

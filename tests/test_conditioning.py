@@ -212,6 +212,16 @@ def test_every_weight_of_the_condition_learns(kind):
     assert all(p.grad is not None for p in model.condition.parameters())
 
 
+@pytest.mark.parametrize("kind", ["depth", "silhouette"])
+def test_pictures_have_the_proportions_of_the_data(kind):
+    """Where axes are standardised by themselves too: a slab three times as tall as wide is seen as one."""
+    slab = torch.rand(1, 3000, 3, generator=seeded()) * torch.tensor([1.0, 3.0, 0.5])
+    model = PointFlow(conditional(kind), slab[0].mean(0), slab[0].std(0))
+    seen = model.shown(model.standardise(slab), [""], [seeded()])
+    assert_close(seen, views(slab, torch.zeros(1), 8, kind), atol=0.05, rtol=0)
+    assert (seen[0] > 0).any(1).sum() == 6 and (seen[0] > 0).any(0).sum() == 2
+
+
 def test_a_part_is_half_of_the_shape():
     condition = PointFlow(conditional("cloud", points=5)).condition
     x = torch.randn(3, 40, 3, generator=seeded())

@@ -1,5 +1,6 @@
 """The kd coupling: a pairing of the two sets, near to the optimal one, that says nothing of time."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +53,18 @@ def test_paths_are_nearly_as_short_as_they_can_be():
     independent = float((x - e).square().sum(-1).mean())
     cost = float((a - b).square().sum(-1).mean())
     assert best <= cost < min(3.5 * best, independent / 4)
+
+
+@pytest.mark.parametrize("points", [255, 257, 300, 367, 509, 768])
+def test_no_number_of_points_is_paired_worse_than_the_power_of_two_below(points):
+    """Primes and odd numbers too: halves need not be equal."""
+
+    def cost(points):
+        x, e = torch.randn(2, 8, points, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        a, b = kd_coupling(x, e)
+        return float((a - b).square().mean())
+
+    assert cost(points) < 1.05 * cost(2 ** (points.bit_length() - 1))
 
 
 @settings(deadline=None, max_examples=20)

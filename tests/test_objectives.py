@@ -276,10 +276,10 @@ def test_likelihood_reaches_every_parameter(small_model):
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("points", [8, 7, 12, 1])
+@pytest.mark.parametrize("points", [8, 7, 12, 3, 1])
 @pytest.mark.parametrize("coupling", ["independent", "kd", "exact", "once"])
 def test_points_are_dealt_out_among_moments(small_model, points, coupling, monkeypatch):
-    """As many moments as divide the cloud, each with as many of its points, none lost, and its own shape's code."""
+    """As many points of each cloud for each moment, fewer than there are moments left out, and its own shape's code."""
     import pcgen.models.objective as module
 
     seen = []
@@ -292,10 +292,11 @@ def test_points_are_dealt_out_among_moments(small_model, points, coupling, monke
     model, x = small_model(name="flow_matching", times=4, prior=False, coupling=coupling), normal(2, points, 3)
     model.loss(x, seeded())
     dealt, context, s = seen[0]
-    times = {8: 4, 7: 1, 12: 4, 1: 1}[points]
+    times = {8: 4, 7: 4, 12: 4, 3: 3, 1: 1}[points]
     assert dealt.shape == (2 * times, points // times, 3) and s.shape == (2 * times,)
-    for cloud, parts in zip(x, dealt.reshape(x.shape)):
-        assert torch.equal(cloud.unique(dim=0), parts.unique(dim=0))
+    for cloud, parts in zip(x, dealt.reshape(2, -1, 3)):
+        found = set(map(tuple, parts.tolist()))
+        assert found <= set(map(tuple, cloud.tolist())) and len(found) == points - points % times
     assert torch.equal(context, context[::times].repeat_interleave(times, 0))
     assert ((s.reshape(2, times) * times).floor() == torch.arange(times)).all()
 

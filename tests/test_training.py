@@ -1,5 +1,6 @@
 """What a run refuses, and what must not happen to its checkpoints. Whole runs are in test_cli.py."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -183,6 +184,18 @@ def test_best_is_judged_by_what_can_be_compared():
     assert comparable(early, config(), first) == pytest.approx(0.6)
     assert comparable(late, config(), second) == 1.2
     assert comparable(late, config(*LIKELIHOOD), first) == 1.6
+    autoencoder = config(*LIKELIHOOD, "model.encoder.variational=false", "training.prior_steps=3")
+    assert comparable(late, autoencoder, first) == 1.6 and comparable(late, autoencoder, second) == 1.2
+
+
+def test_the_best_prior_of_an_autoencoder_is_kept(shapes, tmp_path):
+    """By likelihood its loss has no term of the prior, and all its stage's epochs would look alike."""
+    words = ["model.encoder.variational=false", "training.steps=1", "training.prior_steps=40", "training.lr=0.02"]
+    settings = config(*LIKELIHOOD, *words, "training.validate_every=1", "training.ema=0")
+    train(settings, shapes, tmp_path, quiet=True)
+    told = [row["val/prior"] for row in read_history(tmp_path) if "val/prior" in row]
+    best = json.loads((tmp_path / "checkpoints" / "best" / "info.json").read_text())
+    assert len(set(told[1:])) == len(told) - 1 and best["validation_loss"] == min(told[1:]) < told[1] - 0.1
 
 
 def test_evaluations_per_solve_are_told(shapes, tmp_path):

@@ -121,5 +121,5 @@ def conditions_of(at: AtHand, split: ShapeSplit, shapes: int, seed: int) -> Any:
     # As many points as training shows, drawn as there: with replacement, so that clouds may be of any size.
     clouds = [torch.as_tensor(split.input(i)) for i in turns]
     clouds = [cloud[torch.randint(len(cloud), (at.points,), generator=g)] for cloud, g in zip(clouds, streams)]
-    told = condition.of_shapes(at.model.standardise(torch.stack(clouds)), names, streams, at.up)
+    told = at.model.shown(at.model.standardise(torch.stack(clouds)), names, streams, at.up)
     return at.model.to_data(told) if condition.config.kind == "cloud" else told

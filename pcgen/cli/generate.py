@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from pcgen.cli.parser import (
 
 if TYPE_CHECKING:
     from pcgen.flows import SolverConfig
+    from pcgen.models import PointFlowConfig
 
 __all__ = ["add_commands"]
 
@@ -76,7 +78,7 @@ def _add_sample(commands) -> None:
             help=f"bound on the {of} noise, in standard deviations [none]",
         )
     add_condition(parser)
-    solver = parser.add_argument_group("solver", "of points, in place of the sampler in the model's config.yaml")
+    solver = parser.add_argument_group("solver", "of points; what is not given is as the model's config.yaml has it")
     solver.add_argument("--solver", metavar="NAME", help="dopri5, dopri8, bosh3, ab2, midpoint, rk4 …")
     solver.add_argument("--steps", type=at_least(1), metavar="K", help="steps of a fixed-step solver")
     solver.add_argument(
@@ -88,7 +90,7 @@ def _add_sample(commands) -> None:
     solver.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
-        help="of matrix products; bfloat16 errs by about 0.0004 [float32]",
+        help="of matrix products; bfloat16 errs by about 0.0004",
     )
     _add_output(parser, "samples.npz")
 
@@ -152,9 +154,10 @@ def _add_output(parser: Parser, default: str) -> None:
 
 
 def sample(args: argparse.Namespace) -> None:
-    solver = _solver(args)
+    solver = _named_solver(args)
     _check_free(args.output, args.shapes)
     at = model_at_hand(args)
+    solver = solver or _own_solver(args, at.model.config)
     codes = at.model.sample_codes(
         args.shapes,
         args.seed,
@@ -199,23 +202,36 @@ def interpolate(args: argparse.Namespace) -> None:
     _write(args, at, clouds, {f"{Path(args.a).name} to {Path(args.b).name}": clouds})
 
 
-def _solver(args: argparse.Namespace) -> SolverConfig | None:
-    """The solver that the options describe; None, the model's own, if there are none."""
-    from pcgen.config import from_dict
-    from pcgen.flows import FIXED_STEP, SolverConfig
-
+def _given(args: argparse.Namespace) -> dict[str, Any]:
     names = {"method": "solver", "steps": "steps", "atol": "atol", "rtol": "rtol", "precision": "precision"}
-    given = {name: getattr(args, option) for name, option in names.items()}
-    given = {name: value for name, value in given.items() if value is not None}
-    if not given:
-        return None
-    solver = from_dict(SolverConfig, given)
+    return {name: getattr(args, option) for name, option in names.items() if getattr(args, option) is not None}
+
+
+def _checked(solver: SolverConfig, given: dict[str, Any]) -> SolverConfig:
+    """``solver``; ``ValueError`` if what was given says nothing to its method."""
+    from pcgen.flows import FIXED_STEP
+
     fixed = solver.method in FIXED_STEP
     if fixed and given.keys() & {"atol", "rtol"}:
         raise ValueError(f"--atol and --rtol are for adaptive solvers, {solver.method} takes --steps")
     if not fixed and "steps" in given:
         raise ValueError(f"--steps is for fixed-step solvers ({', '.join(FIXED_STEP)}), got {solver.method}")
     return solver
+
+
+def _named_solver(args: argparse.Namespace) -> SolverConfig | None:
+    """The one that ``--solver`` names, with its own defaults, which may be wrong before a model is read; else None."""
+    from pcgen.config import from_dict
+    from pcgen.flows import SolverConfig
+
+    given = _given(args)
+    return _checked(from_dict(SolverConfig, given), given) if "method" in given else None
+
+
+def _own_solver(args: argparse.Namespace, model: PointFlowConfig) -> SolverConfig:
+    """The model's own for points, but for what the options say."""
+    given = _given(args)
+    return _checked(replace(model.sampler or model.point_flow.solver, **given), given)
 
 
 def _check_free(path: Path, count: int) -> None:

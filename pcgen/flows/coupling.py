@@ -30,13 +30,34 @@ def kd_coupling(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
              [1., 8.],
              [5., 9.]]])
     """
-    shape, dim = x.shape, x.shape[-1]
-    size, axis = x.shape[1], 0
-    while size > 1:
-        x, noise = (_sorted_cells(points.reshape(-1, size, dim), axis % dim) for points in (x, noise))
+    return _in_order_of_leaves(x), _in_order_of_leaves(noise)
+
+
+def _in_order_of_leaves(points: Tensor) -> Tensor:
+    """Points (B, N, D) as the leaves of their tree follow each other; which leaf has none depends on N alone."""
+    dim, axis = points.shape[-1], 0
+    cells, full = points.unsqueeze(1), [True]  # (B, cells, size, D); what is not full ends with a point at infinity
+    while (size := cells.shape[2]) > 1:
+        order = cells[..., axis % dim].argsort(dim=2)
+        cells = cells.gather(2, order.unsqueeze(-1).expand_as(cells))
+        if size % 2:
+            cells, full = _evened(cells, full), [half for whole in full for half in (whole, False)]
+        else:
+            full = [half for whole in full for half in (True, whole)]
+        cells = cells.reshape(len(cells), len(full), -1, dim)
         axis += 1
-        size = size // 2 if size % 2 == 0 else 1  # an odd cell is paired along the axis it was just sorted by
-    return x.reshape(shape), noise.reshape(shape)
+    return cells[:, torch.tensor(full, device=cells.device), 0] if not all(full) else cells[:, :, 0]
+
+
+def _evened(cells: Tensor, full: list[bool]) -> Tensor:
+    """Sorted cells of an odd size, one place larger, so that halves of equal size have as many points or one fewer."""
+    size = cells.shape[2]
+    half = (size + 1) // 2
+    cells = torch.cat([cells, cells.new_full((*cells.shape[:2], 1, cells.shape[3]), torch.inf)], 2)
+    whole = [*range(size), size]
+    fewer = [*range(half - 1), size, *range(half - 1, size)]  # one at infinity for either half
+    index = torch.tensor([whole if there else fewer for there in full], device=cells.device)
+    return cells.gather(2, index[None, :, :, None].expand_as(cells))
 
 
 def exact_coupling(x: Tensor, noise: Tensor, tolerance: float = 0.01, most: int | None = None) -> tuple[Tensor, Tensor]:
@@ -64,8 +85,3 @@ def exact_coupling(x: Tensor, noise: Tensor, tolerance: float = 0.01, most: int 
         assignment = emd(x[:, i::parts], part, "exact", squared=True, tolerance=tolerance).assignment
         paired[:, i::parts] = part.gather(1, assignment.unsqueeze(-1).expand_as(part))
     return x, paired
-
-
-def _sorted_cells(cells: Tensor, axis: int) -> Tensor:
-    order = cells[..., axis].argsort(dim=1)
-    return cells.gather(1, order.unsqueeze(-1).expand_as(cells))

@@ -105,11 +105,11 @@ class Condition(nn.Module):
         return self.context(shown, shapes, draw >= self.config.dropout)
 
     def of_shapes(self, x: Tensor, names: Sequence[str], generators: Generators, up: str = "y") -> Tensor:
-        """What training shows of standardised clouds x (B, N, 3) with these categories: a class, a view, a part.
+        """What training shows of clouds x (B, N, 3) with these categories: a class, a view, a part.
 
-        Views come from one of the azimuths; a part is the half of the points that lies farthest along a direction.
-        Both are drawn from ``generators``. A category that is none of the classes, as a validation set may hold, is
-        no condition.
+        Views come from one of the azimuths; a part, of standardised clouds, is the half of the points that lies
+        farthest along a direction. Both are drawn from ``generators``. A category that is none of the classes, as a
+        validation set may hold, is no condition.
         """
         config = self.config
         if config.kind == "class":

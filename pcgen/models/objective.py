@@ -190,18 +190,20 @@ def point_matching(
 ) -> Tensor:
     """Mean squared error of the point flow's velocity on paths from x (B, N, 3) to noise, given codes z (B, Z).
 
-    Points are exchangeable, so each shape's cloud is dealt out among several moments of the path. ``noise`` (B, N, 3)
-    is where each path leads, in an order that says nothing of place; None: drawn, and coupled as configured.
+    Points are exchangeable, so each shape's cloud is dealt out among several moments of the path, as many to each; what
+    is left over counts for nothing. ``noise`` (B, N, 3) is where each path leads, in an order that says nothing of
+    place; None: drawn, and coupled as configured.
     """
     config = model.config.objective
     shapes, points, _ = x.shape
-    times = next(k for k in range(min(config.times, points), 0, -1) if points % k == 0)
+    times = min(config.times, points)
+    each = points // times
     s = drawn(lambda n, g: stratified_times(n, times, g), shapes, generator).reshape(-1)
     if noise is None:
         x, noise = _coupled(config, x, _normal(x.shape, generator, x), generator)
     elif noise.shape != x.shape:
         raise ValueError(f"noise must be that of each point, {tuple(x.shape)}, got {tuple(noise.shape)}")
-    x, noise = (v.to(x).reshape(shapes * times, points // times, 3) for v in (x, noise))
+    x, noise = (v.to(x)[:, : times * each].reshape(shapes * times, each, 3) for v in (x, noise))
     hidden = None if config.precision == "float32" else torch.bfloat16
     return flow_matching_error(model.point_flow, x, z.repeat_interleave(times, 0), noise, s, hidden).mean()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from pcgen.flows import Flow, SolverConfig, Trace, log_density, standard_normal_log_density
 from pcgen.models.conditioning import Condition, context_of, guided_from_prior
 from pcgen.models.config import PointFlowConfig
+from pcgen.models.draws import Generators
 from pcgen.models.encoder import Encoder, Posterior
 from pcgen.models.inference import as_tensor, finite, trace_of
 
@@ -104,6 +106,16 @@ class TwoLevelFlow(nn.Module):
             return z, standard_normal_log_density(z)
         found = log_density(self.latent_flow, z.unsqueeze(1), context, trace)
         return found.y.squeeze(1), found.value.squeeze(1)
+
+    def shown(self, x: Tensor, names: Sequence[str], generators: Generators, up: str = "y") -> Tensor | None:
+        """What a conditional model is shown in training of standardised clouds x (B, N, 3) with these categories.
+
+        :meth:`Condition.of_shapes`, pictures at the proportions that shapes have in the data; None for other models.
+        """
+        if self.condition is None:
+            return None
+        in_pictures = self.config.condition.kind in ("depth", "silhouette")
+        return self.condition.of_shapes(x * self.data_scale if in_pictures else x, names, generators, up)
 
     def _context(self, condition: Any, shapes: int, guidance: float = 1.0) -> Tensor | None:
         """Context (shapes, C) of the latent flow, None where it has none."""

@@ -33,6 +33,4 @@ def shown(
 
     None for other models.
     """
-    if model.condition is None:
-        return None
-    return model.condition.of_shapes(x, [split.categories[i] for i in batch.index.tolist()], noise, up)
+    return model.shown(x, [split.categories[i] for i in batch.index.tolist()], noise, up)

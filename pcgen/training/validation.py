@@ -9,7 +9,7 @@ import torch
 
 from pcgen.data.shapes import Shapes, ShapeSplit, batches
 from pcgen.metrics.reconstruction import reconstruction
-from pcgen.models import PointFlow
+from pcgen.models import PointFlow, draw_codes
 from pcgen.training.config import RunConfig
 from pcgen.training.noise import shown, step_noise
 from pcgen.training.state import Stage
@@ -27,8 +27,12 @@ def validate(model: PointFlow, split: ShapeSplit, shapes: Shapes, config: RunCon
     fixed = batches(split, shapes.normalisation, config.data, batch=config.training.batch, seed=0, epoch=0)
     for step, batch in enumerate(fixed):
         noise, x = step_noise(config.training.seed, 0, step, batch.rows), batch.points.to(model.data_mean)
-        loss = model.loss(x, noise, condition=shown(model, x, batch, split, noise, config.data.up))
-        for name, term in {**loss.terms, "total": loss.total}.items():
+        condition = shown(model, x, batch, split, noise, config.data.up)
+        loss = model.loss(x, noise, condition=condition)
+        terms = {**loss.terms, "total": loss.total}
+        if model.latent_flow is not None and "prior" not in terms:  # an autoencoder's, which a stage of its own trains
+            terms |= model.prior_loss(draw_codes(model.encoder(x), noise), noise, condition).terms
+        for name, term in terms.items():
             sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + float(term) * len(batch.points)
         count += len(batch.points)
         if count >= VALIDATION_SHAPES:
@@ -48,9 +52,12 @@ def comparable(values: Mapping[str, float], config: RunConfig, stage: Stage) -> 
     """What ``best`` means: the validation loss, or the part of it that epochs of a stage can be compared by.
 
     Flow matching's prior term has a floor that moves with the encoder (noisier codes are harder to match and easier to
-    generate), so it counts only where the encoder stands still.
+    generate), so it counts only where the encoder stands still. The loss of an autoencoder by likelihood has no such
+    term, and none else tells its prior's stage anything.
     """
-    if config.model.objective.name == "likelihood":
+    prior, joint = values.get("val/prior", 0.0), config.model.objective.name == "likelihood"
+    if joint and config.model.encoder.variational:
         return values["val/total"]
-    prior = values.get("val/prior", 0.0)
-    return prior if stage.prior_only else values["val/total"] - prior
+    if stage.prior_only:
+        return prior
+    return values["val/total"] - (0.0 if joint else prior)
