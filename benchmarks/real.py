@@ -79,7 +79,9 @@ def reconstructions(run: Run, references: np.ndarray) -> None:
     """Of the unseen shapes, from as many points as training showed; beside another draw of the same shapes' points."""
     points, given = references.shape[1], [run.unseen.input(i) for i in range(len(references))]
     inputs = torch.from_numpy(np.stack([cloud[: run.points] for cloud in given])).float()
-    found = {"reconstruction": reconstruction(run.model.reconstruct(inputs, points, 0), references)}
+    with torch.no_grad():  # they are placed, hence by the data's frame
+        codes = run.model.encode(run.model.standardise(inputs)).mean
+    found = {"reconstruction": reconstruction(run.model.decode(codes, points, 0), references)}
     if given[0] is not run.unseen.reference(0):
         found["another draw"] = reconstruction([cloud[:points] for cloud in given], references)
     print("; ".join(f"{name}: CD {each.cd:.3e}, EMD {each.emd:.4f}" for name, each in found.items()), flush=True)

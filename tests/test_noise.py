@@ -88,11 +88,11 @@ def test_seeds():
         (lambda: seed_of(-1), ValueError, "a seed must not be negative, got -1"),
         (lambda: seed_of("0"), TypeError, "generator must be a seed or a torch.Generator, got str"),
         (lambda: seed_of(0.5), TypeError, "generator must be a seed or a torch.Generator, got float"),
-        (lambda: shape_noise(0, 1, 2, temperature=-0.1), ValueError, "temperature must not be negative, got -0.1"),
+        (lambda: shape_noise(0, 1, 2, temperature=-0.1), ValueError, "temperature must be finite and .*, got -0.1"),
         (lambda: shape_noise(0, 1, 2, truncation=0.0), ValueError, "truncation must be positive .*, got 0.0"),
         (lambda: point_noise(0, 1, 2, truncation=-1.0), ValueError, "truncation must be positive .*, got -1.0"),
         (lambda: point_noise(0, 1, 2, truncation=float("nan")), ValueError, "truncation must be positive .*, got nan"),
-        (lambda: point_noise(0, 1, 2, temperature=float("nan")), ValueError, "temperature must not be .*, got nan"),
+        (lambda: point_noise(0, 1, 2, temperature=float("nan")), ValueError, "temperature must be finite .*, got nan"),
     ],
 )
 def test_wrong_arguments(call, kind, message):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.distributions import Normal
 from torch.testing import assert_close
 
+from pcgen.data import fit
 from pcgen.flows import Flow, FlowConfig, SolverConfig, Trace, VelocityNet
 from pcgen.models import Encoder, EncoderConfig, ObjectiveConfig, PointFlow, PointFlowConfig, encoder, inference
 from pcgen.models.noise import point_noise, shape_noise
@@ -284,7 +285,8 @@ def test_densities_in_data_units_integrate_to_one(small_model):
         support = model.to_data(model.points_from_prior(corners[None], z)[0])
         axes = [torch.linspace(float(a), float(b), 45).double() for a, b in zip(support.amin(0), support.amax(0))]
         grid = torch.cartesian_prod(*axes)[None]
-        density = inference.point_log_density(model, model.standardise(grid)[0], z[0], Trace("exact")).exp()
+        log_p = inference.point_log_density(model, model.standardise(grid)[0], z[0], Trace("exact"))
+        density = (log_p - model.data_scale.log().sum()).exp()
         density = density.reshape(45, 45, 45)
     for axis in reversed(axes):
         density = torch.trapezoid(density, axis)
@@ -399,7 +401,7 @@ def test_statistics_are_copied(small_model):
         (lambda m: m.sample(0, 5), "shapes must be at least 1, got 0"),
         (lambda m: m.sample(1, 0), "points must be at least 1, got 0"),
         (lambda m: m.sample(1, 5, -1), "a seed must not be negative, got -1"),
-        (lambda m: m.sample(1, 5, temperature=-1.0), "temperature must not be negative, got -1.0"),
+        (lambda m: m.sample(1, 5, temperature=-1.0), "temperature must be finite and not negative, got -1.0"),
         (lambda m: m.sample(1, 5, truncation=0.0), "truncation must be positive"),
         (lambda m: m.sample(1, 5, point_truncation=-2.0), "truncation must be positive"),
         (lambda m: m.decode(torch.zeros(2, 3), 5), r"codes must be \(B, 4\), got \(2, 3\)"),
@@ -483,3 +485,89 @@ def test_a_million_points_fit_in_two_gigabytes():
     done = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True, check=True)
     kilobytes = int(done.stdout) / (1024 if sys.platform == "darwin" else 1)
     assert kilobytes < 2 * 1024**2
+
+
+# Clouds that are standardised one by one.
+
+
+def shape_by_shape(small_model):
+    """The same weights twice: standardising by the data's statistics, and each cloud by its own."""
+    plain = small_model()
+    own = small_model(mean=[0.5, 0.0, -1.0], scale=2.0)
+    own.own_frames = True
+    return plain, own
+
+
+@pytest.mark.parametrize(("unit", "shift"), [(1.0, 0.0), (1e-3, 2.0), (1000.0, -7e4)])
+def test_the_unit_and_the_place_of_a_cloud_do_not_matter(small_model, unit, shift):
+    plain, own = shape_by_shape(small_model)
+    x = normal(2, 40, 3) * torch.tensor([1.0, 2.0, 0.5]).double()
+    frames = [fit([cloud.numpy()]) for cloud in x]
+    standard = torch.stack([frame.apply(cloud) for frame, cloud in zip(frames, x)])
+    back = plain.reconstruct(standard, 9, 3)
+    want = torch.stack([frame.invert(cloud) for frame, cloud in zip(frames, back)])
+    assert_close(own.reconstruct(unit * x + shift, 9, 3), unit * want + shift, atol=1e-5 * unit, rtol=1e-5)
+    changes = torch.tensor([[frame.log_det + 3 * math.log(unit)] for frame in frames]).double()
+    found, wanted = own.log_likelihood(unit * x + shift, 0), plain.log_likelihood(standard, 0)
+    assert_close(found.points, wanted.points - changes, atol=1e-4, rtol=1e-5)
+    assert_close(found.bound, wanted.bound - 40 * changes[:, 0], atol=4e-3, rtol=1e-5)
+
+
+def test_generated_shapes_stand_where_the_data_does_on_average(small_model):
+    plain, own = shape_by_shape(small_model)
+    assert_close(own.sample(2, 9, 1).points, own.to_data(plain.sample(2, 9, 1).points))
+    a, b = normal(20, 3), normal(20, 3, seed=1)
+    assert_close(own.interpolate(1000 * a, b + 5, 3, 9, 0), own.interpolate(a, b, 3, 9, 0), atol=1e-6, rtol=1e-5)
+
+
+def test_a_frame_that_is_given_is_taken(small_model):
+    """Such as that of the whole cloud, of which the model sees some points."""
+    plain, own = shape_by_shape(small_model)
+    whole = 3 * normal(200, 3) + 1
+    frame = fit([whole.numpy()])
+    some = whole[None, :30]
+    for model in (plain, own):
+        back = frame.invert(plain.reconstruct(frame.apply(some), 9, 0))
+        assert_close(model.reconstruct(some, 9, 0, frame=frame), back)
+        want = plain.log_likelihood(frame.apply(some), 0).points - frame.log_det
+        assert_close(model.log_likelihood(some, 0, frame=frame).points, want)
+
+
+def test_a_cloud_of_no_extent_has_no_frame(small_model):
+    _, own = shape_by_shape(small_model)
+    with pytest.raises(ValueError, match="cloud 1 has no extent to standardise it by"):
+        own.reconstruct(torch.cat([normal(1, 4, 3), torch.ones(1, 4, 3)]), 5, 0)
+
+
+def test_shapes_far_from_the_origin_keep_their_points(small_model):
+    """Float64 clouds are moved before they are rounded."""
+    x = normal(1, 200, 3)
+    model = small_model(mean=[5e6, 0.0, 0.0]).float()
+    assert_close(model.standardise(x + torch.tensor([5e6, 0, 0])).double(), x, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(5, 3), r"a batch must be clouds \(B, N, 3\), got \(5, 3\)"),
+        (torch.zeros(0, 5, 3), r"a batch must be clouds \(B, N, 3\), got \(0, 5, 3\)"),
+        (torch.zeros(2, 0, 3), r"a batch must be clouds \(B, N, 3\), got \(2, 0, 3\)"),
+        (torch.zeros(2, 5, 2), r"a batch must be clouds \(B, N, 3\), got \(2, 5, 2\)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["likelihood", "flow_matching"])
+def test_the_loss_refuses_what_is_no_batch(small_model, name, x, message):
+    model = small_model(name=name)
+    with pytest.raises(ValueError, match=message):
+        model.loss(x)
+    with pytest.raises(ValueError, match=r"codes must be \(B, 4\), got \(2, 3\)"):
+        model.prior_loss(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("name", ["likelihood", "flow_matching"])
+def test_the_loss_takes_arrays_of_any_type(small_model, name):
+    model, x = small_model(name=name), normal(2, 8, 3)
+    want = model.loss(x, torch.Generator().manual_seed(0)).total
+    found = model.loss(x.numpy()[:, ::-1][:, ::-1], torch.Generator().manual_seed(0)).total
+    assert_close(found, want)
+    assert model.float().loss(x, torch.Generator().manual_seed(0)).total.dtype == torch.float32

@@ -105,7 +105,7 @@ def one_nan(model):
 def test_gradients_that_fail_are_told(shapes, backward, message):
     settings, task = config(), loop.task_of(config(), shapes)
     state = State(settings, task.build_model())
-    state.new_optimizer(prior_only=False)
+    state.new_optimizer(stages(settings, lambda batch: 3)[0])
     team = Team("cpu")
     team.accelerator = SimpleNamespace(backward=backward(state.model))
     stage = stages(settings, lambda batch: 3)[0]
@@ -219,3 +219,59 @@ def test_history_has_means_over_the_steps_that_had_a_term(tmp_path):
     telemetry.close()
     (row,) = read_history(tmp_path)
     assert row["train/points"] == 2.0 and row["train/prior"] == 1.5
+
+
+def test_the_first_stage_can_be_lengthened_until_the_priors_has_begun(shapes, tmp_path):
+    """The place of a run is told by its epoch, which another end of the first stage would put into another stage."""
+    words = ["training.steps=6", "training.prior_steps=6", "training.validate_every=1"]
+    cut = tmp_path / "cut"
+
+    def stop(model, state):
+        if state.epoch == stop.after:
+            raise KeyboardInterrupt
+
+    stop.after = 3  # in the middle of the prior's stage
+    with pytest.raises(KeyboardInterrupt):
+        train(config(*words), shapes, cut, on_validation=stop, quiet=True)
+    for steps in (3, 9, 12, 30):
+        with pytest.raises(
+            ValueError, match=r"its prior's stage began after epoch 2: training\.steps .* can no longer"
+        ):
+            train(config(*words, f"training.steps={steps}"), shapes, cut, resume=True, quiet=True)
+    train(config(*words, "training.prior_steps=9"), shapes, cut, resume=True, quiet=True)
+    assert read_history(cut)[-1]["step"] == 6 + 9
+    with pytest.raises(ValueError, match="began after epoch 2"):  # at its end as well
+        train(config(*words, "training.steps=9"), shapes, cut, resume=True, quiet=True)
+
+    stop.after, early = 1, tmp_path / "early"
+    with pytest.raises(KeyboardInterrupt):
+        train(config(*words), shapes, early, on_validation=stop, quiet=True)
+    train(config(*words, "training.steps=9"), shapes, early, resume=True, quiet=True)
+    assert read_history(early)[-1]["step"] == 9 + 6
+
+
+def test_what_the_priors_stage_trains_moves_its_norms(shapes, tmp_path):
+    """An autoencoder's latent flow meets its first codes there; the encoder's statistics stay."""
+    words = [*LIKELIHOOD, "model.encoder.variational=false", "training.ema=0", "model.latent_flow.norm=moving"]
+    words += ["model.point_flow.norm=moving", "training.steps=3"]
+    one = train(config(*words, "training.prior_steps=3"), shapes, tmp_path / "one", quiet=True).state_dict()
+    more = train(config(*words, "training.prior_steps=9"), shapes, tmp_path / "more", quiet=True).state_dict()
+    moved = {name.split(".")[0] for name in one if "running" in name and not torch.equal(one[name], more[name])}
+    assert moved == {"latent_flow"} and one["latent_flow.chain.0.running_mean"].any()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["training.betas=[2, 2]"], "betas must be at least 0 and below 1, got 2 and 2"),
+        (["training.weight_decay=-1"], "weight_decay must be finite and not negative"),
+        (["training.weight_decay=.nan"], "weight_decay must be finite and not negative"),
+        (["training.warmup=-5"], "warmup must be finite and not negative, got -5"),
+        (["training.save_minutes=.inf"], "save_minutes must be finite and not negative, got inf"),
+        (["training.lr=.inf"], "lr and clip must be positive"),
+        (["model.point_flow.time_length=.inf"], "time_length must be positive and finite, got inf"),
+    ],
+)
+def test_settings_that_no_optimiser_takes_are_told_before_anything_is_read(words, message):
+    with pytest.raises(ValueError, match=message):
+        config(*words)

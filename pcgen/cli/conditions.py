@@ -22,19 +22,20 @@ __all__ = ["add_condition", "conditions_of", "example_option", "of_classes", "re
 OPTIONS = {"class": "--class", "depth": "--image", "silhouette": "--image", "cloud": "--part"}
 
 
-def add_condition(parser: Parser) -> None:
-    """--class, --image, --part and --guidance."""
+def add_condition(parser: Parser, guidance: bool = True) -> None:
+    """--class, --image and --part, and --guidance where asked for."""
     told = parser.add_argument_group("condition", "of a model that was trained with them, one of:")
     told.add_argument("--class", dest="class_name", metavar="NAME", help="of the training data, as Slope")
     told.add_argument("--image", metavar="PNG", help="a silhouette or depth picture before black, whichever it learnt")
     told.add_argument("--part", metavar="FILE", help="points of a part of the shape, at their place: a cloud or mesh")
-    told.add_argument(
-        "--guidance",
-        type=float,
-        default=1.0,
-        metavar="W",
-        help="how far towards the condition; 0: not at all, above 1: further than trained [%(default)s]",
-    )
+    if guidance:
+        told.add_argument(
+            "--guidance",
+            type=float,
+            default=1.0,
+            metavar="W",
+            help="how far towards the condition; 0: not at all, above 1: further than trained [%(default)s]",
+        )
 
 
 def read_condition(args: argparse.Namespace, at: AtHand) -> Any:

@@ -138,6 +138,7 @@ def _add_interpolate(commands) -> None:
     )
     parser.add_argument("--points", type=at_least(1), default=2048, metavar="N", help="of each shape [%(default)s]")
     add_input_points(parser)
+    add_condition(parser, guidance=False)
     _add_output(parser, "interpolation.npz")
 
 
@@ -195,9 +196,13 @@ def interpolate(args: argparse.Namespace) -> None:
         return  # one process's work
     _check_free(args.output, args.steps)
     at = model_at_hand(args)
+    condition = read_condition(args, at)
+    if condition is not None and args.space == "latent":
+        raise ValueError("a condition is of the prior over shapes: it goes with --space prior")
     ends = codes(at, [read_one(args.a, args.seed), read_one(args.b, args.seed)], args.seed, args.input_points).mean
     with counting("decoding") as tell:
-        line = at.model.interpolate(*ends, args.steps, args.points, args.seed, space=args.space, progress=tell)
+        how = {"space": args.space, "condition": condition}
+        line = at.model.interpolate(*ends, args.steps, args.points, args.seed, **how, progress=tell)
     clouds = line.cpu().numpy()
     _write(args, at, clouds, {f"{Path(args.a).name} to {Path(args.b).name}": clouds})
 

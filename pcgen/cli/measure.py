@@ -7,11 +7,12 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pcgen.cli.bars import bar
+from pcgen.cli.conditions import add_condition, read_condition
 from pcgen.cli.inputs import read_input
 from pcgen.cli.models import AtHand, codes, first_process, model_at_hand, own_frame, some_points
 from pcgen.cli.parser import add_command, add_input, add_model, output
@@ -59,7 +60,8 @@ def _add_likelihood(commands) -> None:
         "how probable shapes are, outliers first",
         """Rank shapes by the evidence lower bound of the model, least likely first: outliers, broken files, shapes
         of another category. Densities are in nats per point and per cubic unit of the data, with the exact trace;
-        one draw of each code, by --seed.""",
+        one draw of each code, by --seed. Of a model that was trained with conditions, all shapes have the one given;
+        without, a model by class takes them for a mixture of its classes.""",
         (
             "pcgen likelihood runs/demo my_chairs/",
             "pcgen likelihood runs/demo samples.npz --input-points 512 -o ranking.csv",
@@ -70,6 +72,7 @@ def _add_likelihood(commands) -> None:
     parser.add_argument(
         "--trace", choices=("exact", "hutchinson"), default="exact", help="hutchinson: faster and noisy [%(default)s]"
     )
+    add_condition(parser, guidance=False)
     parser.add_argument(
         "-o", "--output", type=output(".csv", ".json"), metavar="FILE", help="the ranking [printed only]"
     )
@@ -94,7 +97,8 @@ def likelihood(args: argparse.Namespace) -> None:
         return
     at = model_at_hand(args)
     clouds, names = read_input(args.input, args.seed, args.strict)
-    rows = [_rank(at, cloud, name, args) for cloud, name in zip(bar(clouds, "solving"), names)]
+    condition = read_condition(args, at)
+    rows = [_rank(at, cloud, name, args, condition) for cloud, name in zip(bar(clouds, "solving"), names)]
     rows.sort(key=lambda row: row.log_p_per_point if row.bound_per_point is None else row.bound_per_point)
     if args.output:
         _write_rows(args.output, rows)
@@ -104,17 +108,11 @@ def likelihood(args: argparse.Namespace) -> None:
         print(f"{bound:<10} {row.log_p_per_point:<10.4f} {row.shape}")
 
 
-def _rank(at: AtHand, cloud: np.ndarray, name: str, args: argparse.Namespace) -> Ranked:
-    import torch
-
+def _rank(at: AtHand, cloud: np.ndarray, name: str, args: argparse.Namespace, condition: Any) -> Ranked:
     some = some_points(cloud, args.input_points or at.points, args.seed)
-    frame = own_frame(at, cloud)
-    placed = at.model.to_data(torch.as_tensor(frame.apply(some)).to(at.model.data_mean))
-    found = at.model.log_likelihood(placed[None], args.seed, args.trace)
-    # Per unit of the cloud itself: zero, unless shapes are standardised one by one.
-    change = float(at.model.data_scale.log().sum()) - frame.log_det
-    bound = None if found.bound is None else float(found.bound[0]) / len(some) + change
-    return Ranked(name, bound, float(found.points.mean()) + change, len(some))
+    found = at.model.log_likelihood(some[None], args.seed, args.trace, condition, own_frame(at, cloud))
+    bound = None if found.bound is None else float(found.bound[0]) / len(some)
+    return Ranked(name, bound, float(found.points.mean()), len(some))
 
 
 def _write_rows(path: Path, rows: list[Ranked]) -> None:

@@ -157,7 +157,7 @@ def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
     - an npz, npy or pt file of clouds (S,N,3) (:func:`~pcgen.data.clouds.read_arrays`); the arrays ``name``,
       ``split`` and ``category`` (or what ``column`` names) of an npz are respected.
 
-    Points of a folder's files are shuffled, as a scan has them line by line and the first of them must stand for the
+    Points of files are shuffled, as a scan has them line by line and the first of them must stand for the
     whole shape; those of clouds of just 15,000, which PointFlow's protocol counts off, keep their order.
 
     A source that has only one of val and test uses it for both, as PointFlow does with ModelNet; one that has
@@ -249,7 +249,8 @@ def _read_file(path: Path, config: DataConfig) -> list[_Shape]:
     if unknown := sorted(set(split) - set(SPLITS)):
         raise UnreadableFile(path, f"'split' must say train, val or test, it says {unknown[0]!r}")
     chosen = select_categories(config.categories, category)
-    return [_Shape(*row) for row in zip(names, category, split, points) if row[1] in chosen]
+    rows = (row for row in zip(names, category, split, points) if row[1] in chosen)
+    return [_Shape(name, of, part, _shuffled(cloud, name, config.seed)) for name, of, part, cloud in rows]
 
 
 def _column(path: Path, name: str, count: int) -> tuple[str, ...]:

@@ -51,8 +51,8 @@ class FlowConfig(Settings):
             raise ValueError(f"blocks must be at least 1, got {self.blocks}")
         if self.frequencies < 0:
             raise ValueError(f"frequencies must not be negative, got {self.frequencies}")
-        if not self.time_length > 0:
-            raise ValueError(f"time_length must be positive, got {self.time_length}")
+        if not 0 < self.time_length < math.inf:
+            raise ValueError(f"time_length must be positive and finite, got {self.time_length}")
 
 
 class Trace(NamedTuple):

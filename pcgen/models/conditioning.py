@@ -137,6 +137,15 @@ class Condition(nn.Module):
             return None
         return [self.config.classes[i] for i in choices(seed, shapes, self.config.shares)]
 
+    def log_shares(self) -> list[tuple[str, float]] | None:
+        """The classes that a sample told none may be of, and the logarithm of how likely each is; None as there."""
+        if not self.config.shares:
+            return None
+        total = sum(self.config.shares)
+        return [
+            (name, math.log(share / total)) for name, share in zip(self.config.classes, self.config.shares) if share
+        ]
+
     def given(self, value: Any, shapes: int) -> Tensor:
         """A user's condition for so many shapes: one for all of them, or one for each.
 

@@ -79,9 +79,9 @@ def _carrier(model: PointFlow, solver: SolverConfig | None, device: torch.device
 
 
 def point_log_density(model: PointFlow, x: Tensor, z: Tensor, trace: Trace) -> Tensor:
-    """(N,) log-density, in data units, of the points of one standardised cloud (N, 3) given its code (Z,)."""
+    """(N,) log-density of the points of one standardised cloud (N, 3) given its code (Z,)."""
     parts = [log_density(model.point_flow, p[None], z[None], trace).value[0] for p in x.split(POINTS_PER_DENSITY)]
-    return torch.cat(parts) - model.data_scale.log().sum()
+    return torch.cat(parts)
 
 
 @contextlib.contextmanager

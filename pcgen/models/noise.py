@@ -92,8 +92,8 @@ def _noise(
     temperature: float,
     truncation: float | None,
 ) -> Tensor:
-    if not temperature >= 0:
-        raise ValueError(f"temperature must not be negative, got {temperature}")
+    if not 0 <= temperature < np.inf:
+        raise ValueError(f"temperature must be finite and not negative, got {temperature}")
     if truncation is not None and not truncation > 0:
         raise ValueError(f"truncation must be positive (standard deviations), got {truncation}")
     noise = np.empty((len(shapes), *size), dtype=np.float32)

@@ -82,7 +82,7 @@ def pointflow_loss(
     noise: Tensor | None = None,
 ) -> Loss:
     """The objective of ``model`` on a batch of standardised clouds x (B, N, 3), see :meth:`PointFlow.loss`."""
-    config = model.config.objective
+    x, config = model.batch(x, "a batch"), model.config.objective
     if noise is not None and config.name == "likelihood":
         raise ValueError("noise that paths lead to is of flow matching, the objective is 'likelihood'")
     context = _context(model, condition, len(x), generator)
@@ -95,6 +95,7 @@ def pointflow_loss(
 
 def prior_loss(model: PointFlow, z: Tensor, generator: Generators = None, condition: Tensor | None = None) -> Loss:
     """The part of the objective that trains the latent flow, on codes z (B, Z), see :meth:`PointFlow.prior_loss`."""
+    z = model.batch_of_codes(z)
     config, context = model.config.objective, _context(model, condition, len(z), generator)
     if config.name == "flow_matching":
         return _loss({"prior": _code_matching(model, config, z, generator, context)})

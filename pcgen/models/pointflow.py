@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pcgen.data.normalise import Normalisation
 from pcgen.flows import SolverConfig, standard_normal_log_density
 from pcgen.models.config import Likelihood, Samples
 from pcgen.models.draws import Generators
-from pcgen.models.inference import Progress, at_least_one, decode, evaluating, point_log_density, trace_of
+from pcgen.models.inference import Progress, as_tensor, at_least_one, decode, evaluating, point_log_density, trace_of
 from pcgen.models.noise import seed_of, shape_noise
 from pcgen.models.objective import Loss, pointflow_loss, prior_loss
 from pcgen.models.two_level_flow import TwoLevelFlow
@@ -25,6 +26,8 @@ class PointFlow(TwoLevelFlow):
     Args:
         config: sizes and objective.
         mean, scale: (3,), and a scalar or (3,); data = standardised · scale + mean. Identity if None.
+        own_frames: whether it learns clouds that are standardised one by one (``data.normalise: shape``). Then those it
+            is given in data units are too, and ``mean`` and ``scale`` are where generated shapes are placed.
 
     >>> from pcgen.flows import FlowConfig
     >>> from pcgen.models import PointFlowConfig
@@ -201,19 +204,24 @@ class PointFlow(TwoLevelFlow):
         generator: torch.Generator | int | None = None,
         *,
         draw: bool = False,
+        frame: Normalisation | None = None,
         **options,
     ) -> Tensor:
-        """Clouds x (B, N, 3) in data units through their codes and back, (B, points, 3).
+        """Clouds x (B, N, 3) in data units through their codes and back, (B, points, 3), each where it was.
 
-        The code is the posterior's mean, or a draw from it with ``draw``; ``options`` are those of :meth:`decode`.
+        The code is the posterior's mean, or a draw from it with ``draw``; ``frame`` standardises the clouds in place of
+        what :meth:`frames` would; ``options`` are those of :meth:`decode`.
         """
         seed = seed_of(generator)
         with evaluating(self):
-            posterior = self.encode(self.standardise(x))
+            x = as_tensor(x)
+            frames = self.frames(x, frame)
+            posterior = self.encode(frames.apply(x, self.data_mean))
             z = posterior.mean
             if draw:
                 z = posterior.sample(shape_noise(seed, *z.shape).to(z))
-        return self.decode(z, points, seed, **options)
+        back = self.decode(z, points, seed, **options)
+        return back if frame is None and not self.own_frames else frames.invert(self.standardise(back))
 
     def interpolate(
         self,
@@ -224,6 +232,7 @@ class PointFlow(TwoLevelFlow):
         generator: torch.Generator | int | None = None,
         *,
         space: Literal["latent", "prior"] = "latent",
+        condition: Any = None,
         **options,
     ) -> Tensor:
         """Shapes (steps, points, 3) on the straight line from a to b, ends included, all with one point noise.
@@ -232,6 +241,7 @@ class PointFlow(TwoLevelFlow):
             a, b: a cloud (N, 3) or (1, N, 3) in data units, or a code (Z,).
             steps: at least 2.
             space: where the line is straight: in z, or in the latent flow's prior.
+            condition: of that prior, one for all shapes, as :meth:`sample` takes it. None: the prior without one.
         """
         at_least_one(steps=steps)
         if steps < 2:
@@ -242,9 +252,9 @@ class PointFlow(TwoLevelFlow):
             ends = torch.stack([self._code_of(a, "a"), self._code_of(b, "b")])
             if space == "prior" and self.latent_flow is not None:
                 # No density: it costs Z derivatives.
-                ends = self.latent_flow.to_prior(ends.unsqueeze(1), self._context(None, 2)).x.squeeze(1)
+                ends = self.latent_flow.to_prior(ends.unsqueeze(1), self._context(condition, 2)).x.squeeze(1)
             line = torch.lerp(ends[:1], ends[1:], torch.linspace(0, 1, steps).to(ends)[:, None])
-            z = self.shape_from_prior(line) if space == "prior" else line
+            z = self.shape_from_prior(line, condition=condition) if space == "prior" else line
         return self.decode(z, points, generator, shared_noise=True, **options)
 
     def log_likelihood(
@@ -253,34 +263,38 @@ class PointFlow(TwoLevelFlow):
         generator: torch.Generator | int | None = 0,
         trace: Literal["exact", "hutchinson"] = "exact",
         condition: Any = None,
+        frame: Normalisation | None = None,
     ) -> Likelihood:
         """log p of clouds x (B, N, 3) in data units: per point given a draw of z, and a bound per cloud.
 
         The bound is Σ log p(x|z) + log p(z) + H[q(z|X)] at one draw of z (PointFlow, eq. 9). That draw, and
-        Hutchinson's noise where ``trace`` asks for it, come from ``generator``. The data's scale
-        enters with its log-determinant: densities are per cubic data unit. With a ``condition``, as :meth:`sample`
-        takes it, p(z) is that of the condition.
+        Hutchinson's noise where ``trace`` asks for it, come from ``generator``. The scale that standardises a cloud, of
+        ``frame`` or as :meth:`frames` says, enters with its log-determinant: densities are per cubic data unit. p(z) is
+        that of the ``condition``, which is as :meth:`sample` takes it; told none, as there, it is the mixture of the
+        classes, each with its share.
         """
         seed = seed_of(generator)
         how = trace_of(trace, seed)
         with evaluating(self):
-            x = self._clouds(self.standardise(x), "x")
-            context = self._context(condition, len(x))
+            x = as_tensor(x)
+            frames = self.frames(x, frame)
+            x = self._clouds(frames.apply(x, self.data_mean), "x")
             posterior = self.encode(x)
             z = posterior.sample(shape_noise(seed, *posterior.mean.shape).to(x))
             points = torch.stack([point_log_density(self, cloud, code, how) for cloud, code in zip(x, z)])
+            points = points - frames.log_det().to(x)[:, None]
             if posterior.logvar is None:
                 return Likelihood(points, None)
             entropy = -standard_normal_log_density(torch.zeros_like(z)) + 0.5 * (posterior.logvar + 1).sum(1)
-            return Likelihood(points, points.sum(1) + self.code_log_density(z, how, context) + entropy)
+            return Likelihood(points, points.sum(1) + self.prior_log_density(z, how, condition) + entropy)
 
     def _code_of(self, shape: Any, name: str) -> Tensor:
         """The code (Z,) of a cloud (N, 3) in data units, or the code itself."""
-        shape = self._like(shape)
+        shape = as_tensor(shape)
         if shape.dim() == 3 and len(shape) == 1:
             shape = shape[0]
         if shape.dim() == 1:
             return self._codes(shape[None])[0]
         if shape.dim() == 2 and shape.shape[1] == 3:
-            return self.encode(self.standardise(shape)[None]).mean[0]
+            return self.encode(self.frames(shape[None]).apply(shape[None], self.data_mean)).mean[0]
         raise ValueError(f"{name} must be a cloud (N, 3) or a code ({self.config.latent},), got {tuple(shape.shape)}")

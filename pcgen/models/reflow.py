@@ -73,7 +73,7 @@ def reflow_pairs(
     at_least_one(points=points)
     solver, together, found = solver or model.config.sampler, shapes_per_solve(points), []
     with evaluating(model):
-        z = torch.as_tensor(z).to(model.data_mean)
+        z = model._codes(z)
         noise = torch.randn(len(z), points, 3, generator=generator, dtype=torch.float32).to(z)
         for y, codes in zip(noise.split(together), z.split(together)):
             found.append(model.points_from_prior(y, codes, solver))

@@ -8,11 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pcgen.data.normalise import Normalisation
 from pcgen.flows import Flow, SolverConfig, Trace, log_density, standard_normal_log_density
 from pcgen.models.conditioning import Condition, context_of, guided_from_prior
 from pcgen.models.config import PointFlowConfig
 from pcgen.models.draws import Generators
 from pcgen.models.encoder import Encoder, Posterior
+from pcgen.models.frames import Frames, given_frame, own_frames
 from pcgen.models.inference import as_tensor, finite, trace_of
 
 __all__ = ["TwoLevelFlow"]
@@ -24,6 +26,8 @@ class TwoLevelFlow(nn.Module):
     Args:
         config: sizes and objective.
         mean, scale: (3,), and a scalar or (3,); data = standardised · scale + mean. Identity if None.
+        own_frames: whether it learns clouds that are standardised one by one (``data.normalise: shape``). Then those it
+            is given in data units are too, and ``mean`` and ``scale`` are where generated shapes are placed.
 
     >>> from pcgen.flows import FlowConfig
     >>> config = PointFlowConfig(latent=8, point_flow=FlowConfig((16,)), latent_flow=FlowConfig((16,)))
@@ -33,9 +37,9 @@ class TwoLevelFlow(nn.Module):
     (torch.Size([2, 5, 3]), torch.Size([2, 5]))
     """
 
-    def __init__(self, config: PointFlowConfig, mean: Any = None, scale: Any = None):
+    def __init__(self, config: PointFlowConfig, mean: Any = None, scale: Any = None, own_frames: bool = False):
         super().__init__()
-        self.config = config
+        self.config, self.own_frames = config, own_frames
         self.encoder = Encoder(config.latent, config.encoder)
         self.point_flow = Flow(3, config.latent, config.point_flow)
         width = 0 if config.condition is None else config.condition.width
@@ -101,6 +105,14 @@ class TwoLevelFlow(nn.Module):
         """log p(z) (B,), given the condition's context (B, C) where the model has one."""
         return self._codes_to_prior(z, trace, context)[1]
 
+    def prior_log_density(self, z: Tensor, trace: Trace, condition: Any = None) -> Tensor:
+        """log p(z) (B,) given a condition; told none, Σ π_c p(z | c) over the classes whose shares π are known."""
+        shares = None if self.condition is None else self.condition.log_shares()
+        if condition is not None or shares is None:
+            return self.code_log_density(z, trace, self._context(condition, len(z)))
+        of_class = [self.code_log_density(z, trace, self._context(name, len(z))) + share for name, share in shares]
+        return torch.stack(of_class).logsumexp(0)
+
     def _codes_to_prior(self, z: Tensor, trace: Trace, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.latent_flow is None:
             return z, standard_normal_log_density(z)
@@ -128,24 +140,42 @@ class TwoLevelFlow(nn.Module):
         return {name: flow.evaluations() for name, flow in flows.items() if flow is not None}
 
     def standardise(self, x: Any) -> Tensor:
-        """Data units → standardised, (…, 3)."""
-        return (self._like(x) - self.data_mean) / self.data_scale
+        """Data units → standardised, (…, 3), by the data's mean and scale."""
+        x = as_tensor(x)
+        # In the type and place of x: far from the origin, its own rounding would be coarser than the shape.
+        return ((x - self.data_mean.to(x.device)) / self.data_scale.to(x.device)).to(self.data_mean)
+
+    def frames(self, x: Any, frame: Normalisation | None = None) -> Frames:
+        """What standardises each of these clouds (B, N, 3): ``frame``, the data's, or (``own_frames``) its own."""
+        if frame is not None:
+            return given_frame(frame)
+        if not self.own_frames:
+            return Frames(self.data_mean.expand(1, 1, 3), self.data_scale.expand(1, 1, 3))
+        return own_frames(finite(_clouds(as_tensor(x), "x"), "x"))
 
     def to_data(self, x: Tensor) -> Tensor:
         """Standardised → data units, (…, 3)."""
         return x * self.data_scale + self.data_mean
 
-    def _like(self, x: Any) -> Tensor:
-        return as_tensor(x).to(self.data_mean)
+    def batch(self, x: Any, name: str = "x") -> Tensor:
+        """Clouds (B, N, 3) in the type and on the device of the weights, wherever they stand; of the right shape."""
+        return _clouds(as_tensor(x).to(self.data_mean), name)
 
-    def _clouds(self, x: Any, name: str) -> Tensor:
-        x = self._like(x)
-        if x.dim() != 3 or x.shape[-1] != 3 or 0 in x.shape:
-            raise ValueError(f"{name} must be clouds (B, N, 3), got {tuple(x.shape)}")
-        return finite(x, name)
-
-    def _codes(self, z: Any) -> Tensor:
-        z = self._like(z)
+    def batch_of_codes(self, z: Any) -> Tensor:
+        """Codes (B, Z) in the type and on the device of the weights; of the right shape."""
+        z = as_tensor(z).to(self.data_mean)
         if z.dim() != 2 or z.shape[-1] != self.config.latent:
             raise ValueError(f"codes must be (B, {self.config.latent}), got {tuple(z.shape)}")
-        return finite(z, "codes")
+        return z
+
+    def _clouds(self, x: Any, name: str) -> Tensor:
+        return finite(self.batch(x, name), name)
+
+    def _codes(self, z: Any) -> Tensor:
+        return finite(self.batch_of_codes(z), "codes")
+
+
+def _clouds(x: Tensor, name: str) -> Tensor:
+    if x.dim() != 3 or x.shape[-1] != 3 or 0 in x.shape:
+        raise ValueError(f"{name} must be clouds (B, N, 3), got {tuple(x.shape)}")
+    return x

@@ -111,7 +111,7 @@ def load_model(path: str | Path, **original: Any) -> PointFlow:
     if run_config_class(values) is not RunConfig:
         raise ValueError(f"{found} is a {values['task']}, not a PointFlow: pcgen segment SCAN {found} -o OUT uses it")
     settings = from_dict(RunConfig, values)
-    model = PointFlow(settings.model)
+    model = PointFlow(settings.model, own_frames=settings.data.normalise == "shape")
     try:
         model.load_state_dict(load_file(found / WEIGHTS))
     except (safetensors.SafetensorError, RuntimeError, struct.error, OSError) as error:

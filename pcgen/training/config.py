@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -37,7 +38,7 @@ class TrainingConfig(Settings):
     prior_steps: int = 0
     prior_batch: int | None = None  # shapes per step of that stage; None: as `batch`
     batch: int = 16  # shapes, or crops of scenes, per step
-    optimizer: Literal["adam", "muon"] = "adam"  # muon: of the matrices between hidden layers; the rest stays Adam's
+    optimizer: Literal["adam", "muon"] = "adam"  # muon: of matrices between wide layers; the rest stays Adam's
     lr: float = 2e-3  # the learning rate; constant for half of a stage, then falling linearly to zero
     betas: tuple[float, float] = (0.9, 0.999)  # Adam's
     weight_decay: float = 0.0
@@ -60,8 +61,13 @@ class TrainingConfig(Settings):
                 f"steps and batch must be at least 1 and prior_steps 0, "
                 f"got {self.steps}, {self.batch} and {self.prior_steps}"
             )
-        if not (0 <= self.ema < 1 and self.lr > 0 and (self.clip is None or self.clip > 0)):  # refuses NaN as well
+        if not (0 <= self.ema < 1 and 0 < self.lr < math.inf and (self.clip is None or self.clip > 0)):  # nor NaN
             raise ValueError(f"lr and clip must be positive and 0 <= ema < 1, got {self.lr}, {self.clip}, {self.ema}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be at least 0 and below 1, got {self.betas[0]:g} and {self.betas[1]:g}")
+        for name in ("weight_decay", "warmup", "save_minutes"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
         if self.prior_batch is not None and self.prior_batch < 2:
             raise ValueError(f"prior_batch must be at least 2, got {self.prior_batch}")
         if self.seed < 0:

@@ -36,7 +36,8 @@ class GenerationTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.training.seed)
             statistics = self.shapes.normalisation
-            return PointFlow(self.config.model, statistics.mean.tolist(), statistics.scale.tolist())
+            own_frames = self.config.data.normalise == "shape"
+            return PointFlow(self.config.model, statistics.mean.tolist(), statistics.scale.tolist(), own_frames)
 
     @property
     def keeps_codes(self) -> bool:

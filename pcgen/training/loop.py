@@ -160,6 +160,8 @@ def _step(state: State, stage: Stage, batch: Batch, task: Task, team: Team, tele
     start = time.perf_counter()
     t, model, optimizer = state.config.training, state.model, state.optimizer
     model.train(not stage.prior_only)  # alone, the latent flow learns the codes of a finished encoder
+    for module in state.trained(stage):
+        module.train()
     for group in optimizer.param_groups:
         group["lr"] = t.lr * stage.rate(state.epoch, state.step, t.warmup)
     where = f"epoch {state.epoch}, step {state.step}"

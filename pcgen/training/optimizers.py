@@ -1,4 +1,4 @@
-"""What turns gradients into steps: Adam, or Muon for the matrices between hidden layers and Adam for the rest."""
+"""What turns gradients into steps: Adam, or Muon for matrices between wide layers and Adam for the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pcgen.training.config import TrainingConfig
 
 __all__ = ["Muon", "Optimizers", "new_optimizer", "orthogonalised"]
 
-NARROWEST = 32  # of a matrix that Muon takes: layers that begin or end with coordinates are Adam's
+NARROWEST = 32  # rows and columns of a matrix that Muon takes: layers that begin or end with coordinates are Adam's
 MOMENTUM = 0.95
 ROUNDS = 5
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.'s, steepest at zero: small directions grow most
@@ -92,11 +92,17 @@ class Optimizers:
             part.load_state_dict(saved)
 
 
-def new_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Adam | Optimizers:
-    """The optimiser that ``config`` names, for these parameters: Adam, or :class:`Muon` with Adam for what is no matrix
-    between hidden layers. Weight decay is Adam's with the gradient, Muon's apart from it."""
-    parameters = list(parameters)
-    matrices = [p for p in parameters if config.optimizer == "muon" and p.dim() == 2 and min(p.shape) >= NARROWEST]
+def new_optimizer(
+    parameters: Iterable[nn.Parameter], config: TrainingConfig, tables: Iterable[nn.Parameter] = ()
+) -> torch.optim.Adam | Optimizers:
+    """The optimiser that ``config`` names, for these parameters: Adam, or :class:`Muon` with Adam for the rest.
+
+    Muon takes matrices of at least 32 rows and columns that are none of the ``tables``. Weight decay is Adam's with the
+    gradient, Muon's apart from it.
+    """
+    parameters, left = list(parameters), {id(p) for p in tables}
+    matrices = [p for p in parameters if p.dim() == 2 and min(p.shape) >= NARROWEST and id(p) not in left]
+    matrices = matrices if config.optimizer == "muon" else []
     taken = {id(p) for p in matrices}
     others = [p for p in parameters if id(p) not in taken]
     adam = torch.optim.Adam(others, config.lr, config.betas, weight_decay=config.weight_decay, fused=True)

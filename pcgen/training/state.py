@@ -82,16 +82,22 @@ class State:
         self.best = float("inf")
         self.seconds = 0.0
         self.optimizer: torch.optim.Optimizer | Optimizers | None = None
+        self.began: int | None = None  # the first epoch of the stage that trained last
 
-    def new_optimizer(self, prior_only: bool) -> None:
-        """Over what the stage trains: all, or the latent flow with what tells it of a condition."""
-        modules = (self.model.latent_flow, self.model.condition) if prior_only else (self.model,)
-        trained = [p for module in modules if module is not None for p in module.parameters() if p.requires_grad]
-        self.optimizer = new_optimizer(trained, self.config.training)
+    def trained(self, stage: Stage) -> list[nn.Module]:
+        """What the stage trains: all, or the latent flow with what tells it of a condition."""
+        modules = (self.model.latent_flow, self.model.condition) if stage.prior_only else (self.model,)
+        return [module for module in modules if module is not None]
+
+    def new_optimizer(self, stage: Stage) -> None:
+        """Of what the stage trains; tables, one row for each of several things, are no matrices between layers."""
+        parameters = [p for module in self.trained(stage) for p in module.parameters() if p.requires_grad]
+        tables = [m.weight for m in self.model.modules() if isinstance(m, nn.Embedding)]
+        self.optimizer, self.began = new_optimizer(parameters, self.config.training, tables), stage.first
 
     def enter(self, stage: Stage) -> None:
         """Begin a stage: another set of weights is trained, and another loss tells the best of them."""
-        self.new_optimizer(stage.prior_only)
+        self.new_optimizer(stage)
         self.best = float("inf")
 
     def averaged(self) -> Mapping[str, Tensor]:
@@ -127,6 +133,7 @@ class State:
             "total_steps": self.total_steps,
             "best": self.best,
             "seconds": self.seconds,
+            "began": self.began,
         }
 
     def restore(self, folder: Path, plan: list[Stage]) -> None:
@@ -143,10 +150,23 @@ class State:
                     value.copy_(averages[name])  # onto the model's device
             for name in ("epoch", "step", "total_steps", "best", "seconds"):
                 setattr(self, name, saved[name])
+            self.began = saved.get("began")
             stage = next((s for s in plan if s.first <= self.epoch < s.last), None)
-            if stage is not None and (self.epoch, self.step) != (stage.first, 0):
-                self.new_optimizer(stage.prior_only)
+            begins = stage is not None and (self.epoch, self.step) == (stage.first, 0)
+            if self.began or not begins:
+                _check_boundary(self.began, stage or plan[-1])
+            if stage is not None and not begins:
+                self.new_optimizer(stage)
                 self.optimizer.load_state_dict(saved["optimizer"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"the run in {folder} does not fit this configuration: {reason}") from None
+
+
+def _check_boundary(began: int | None, stage: Stage) -> None:
+    """``ValueError`` if settings put a run into ``stage`` whose own began at another epoch (None: not on record)."""
+    if began not in (None, stage.first):
+        done = f"began after epoch {began}" if began else "has not begun"
+        raise ValueError(
+            f"its prior's stage {done}: training.steps (or epochs) can no longer end the first one elsewhere"
+        )

@@ -41,7 +41,8 @@ def validate(model: PointFlow, split: ShapeSplit, shapes: Shapes, config: RunCon
     placed = split.first(RECONSTRUCTED_SHAPES).placed(config.data.normalise, shapes.normalisation)
     clouds = [torch.as_tensor(placed.input(i)[: config.data.points]) for i in range(len(placed))]
     references = [torch.as_tensor(placed.reference(i)[:RECONSTRUCTED_POINTS]) for i in range(len(placed))]
-    back = [model.reconstruct(cloud[None], len(ref), 0)[0].cpu() for cloud, ref in zip(clouds, references)]
+    codes = [model.encode(model.standardise(cloud[None])).mean for cloud in clouds]  # placed, hence by the data's frame
+    back = [model.decode(z, len(ref), 0)[0].cpu() for z, ref in zip(codes, references)]
     scores = [float(reconstruction(x[None], ref[None], emd="none").cd) for x, ref in zip(back, references)]
     values["val/reconstruction_cd"] = float(np.mean(scores))
     values["evaluations/sample_points"] = model.evaluations()["points"][0]
