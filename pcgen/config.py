@@ -113,7 +113,8 @@ def _explain(cls: type, error: Mapping) -> str:
         legal = _legal_names(cls, path[:-1])
         near = difflib.get_close_matches(path[-1], legal, n=1, cutoff=0.0)
         prefix = "".join(f"{part}." for part in path[:-1])
-        hint = f" (nearest: {prefix + near[0]!r})" if near else ""
+        below = [f"{prefix}{name}.{path[-1]}" for name in legal if path[-1] in _legal_names(cls, [*path[:-1], name])]
+        hint = f" (nearest: {below[0] if below else prefix + near[0]!r})" if near else ""
         return f"unknown setting {where!r}{hint}"
     if error["type"] == "literal_error":
         legal = error["ctx"]["expected"]

@@ -393,6 +393,7 @@ def test_encode(pcgen, run, clouds, tmp_path):
         assert np.allclose(found["logvar"], expected.logvar, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("always::UserWarning")
 def test_likelihood_ranks_the_outlier_first(pcgen, run, tmp_path):
     rng = np.random.default_rng(0)
     shapes = rng.normal(size=(3, 30, 3)) * np.array([0.15, 1.5, 0.15])[:, None, None]
@@ -739,3 +740,84 @@ def test_nan_is_named_and_the_last_checkpoint_stays(refused, monkeypatch, run, t
     monkeypatch.undo()
     assert main(["train", "--resume", "--out", str(out), "--quiet"]) == 0
     assert weights(out) == weights(run)
+
+
+# What a user would lose or overlook.
+
+
+def test_inputs_are_not_written_over(pcgen, run, tmp_path):
+    cloud, both = tmp_path / "a.npy", tmp_path / "b.npz"
+    np.save(cloud, np.random.default_rng(0).normal(size=(60, 3)) * 0.15)
+    write_clouds(both, np.random.default_rng(0).normal(size=(2, 60, 3)) * 0.15)
+    before = [path.read_bytes() for path in (cloud, both)]
+    for words in (
+        ["reconstruct", run, cloud, "-o", cloud],
+        ["reconstruct", run, both, "-o", both],
+        ["encode", run, both, "-o", tmp_path / "." / "b.npz"],
+        ["interpolate", run, f"{both}:0", cloud, "-o", both],
+        ["interpolate", run, cloud, f"{both}:1", "-o", cloud],
+    ):
+        status, _, err = pcgen(*words)
+        assert status == 2 and "is an input, which would be lost" in err and len(err.splitlines()) == 1
+    assert [path.read_bytes() for path in (cloud, both)] == before
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_another_unit_is_noticed(pcgen, run, tmp_path):
+    cloud = np.random.default_rng(0).normal(size=(60, 3)) * 0.15
+    for name, points in (("metres", cloud), ("millimetres", 1000 * cloud), ("far", cloud + 50)):
+        np.save(tmp_path / f"{name}.npy", points)
+        status, _, err = pcgen("reconstruct", run, tmp_path / f"{name}.npy", "--points", 20, "-o", tmp_path / "o.npz")
+        assert status == 0 and ("in another unit?" in err) is (name != "metres")
+    status, _, err = pcgen("encode", run, tmp_path, "-o", tmp_path / "codes.npz")
+    assert status == 0 and "far stands" in err and "and 1 more are of another size or place: in another unit?" in err
+    sets = [tmp_path / f"{name}.npz" for name in ("one", "other")]
+    for scale, path in zip((1, 1000), sets):
+        write_clouds(path, scale * np.random.default_rng(scale).normal(size=(4, 60, 3)))
+    for options, warned in (([], True), (["--normalise", "box"], False)):
+        status, _, err = pcgen("evaluate", *sets, "--points", 60, "--emd", "none", *options)
+        assert status == 0 and ("times as large as references: in another unit?" in err) is warned
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_shapes_of_several_units_are_noticed_before_they_train(pcgen, tmp_path):
+    for i in range(12):
+        np.save(tmp_path / f"{i}.npy", 1000.0 ** (i % 2) * np.random.default_rng(i).normal(size=(60, 3)))
+    for normalise, warned in (("set", True), ("shape", False)):
+        status, _, err = pcgen("data", "show", tmp_path, "--normalise", normalise)
+        assert status == 0 and ("data.normalise=shape standardises each by itself" in err) is warned
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_likelihood_ranks_what_no_solver_can_follow(pcgen, tmp_path):
+    words = ["model.objective.name=likelihood", "model.sampler=null", "model.latent_sampler=null"]
+    words += ["model.point_flow.norm=moving", "model.point_flow.solver={method: dopri5}"]
+    run = tmp_path / "run"
+    assert main(["train", "demo", *TINY, *STEPS, *words, "--out", str(run), "--quiet"]) == 0
+    folder = tmp_path / "clouds"
+    folder.mkdir()
+    for name, points in clouds_with_an_outlier().items():
+        np.save(folder / f"{name}.npy", points)
+    status, out, err = pcgen("likelihood", run, folder, "-o", tmp_path / "ranking.json")
+    assert status == 0 and "outlier is beyond what the model can follow, and ranked first" in err
+    first, *others = json.loads((tmp_path / "ranking.json").read_text())
+    assert first["shape"] == "outlier" and first["log_p_per_point"] is None and len(others) == 2
+    assert "-inf" in out.splitlines()[1]
+    status, _, err = pcgen("likelihood", run, folder / "outlier.npy")
+    assert status == 2 and "none of 1 shapes is anywhere near what the model learnt from" in err
+
+
+def clouds_with_an_outlier():
+    near, other, far = np.random.default_rng(0).normal(size=(3, 40, 3))
+    return {"a": near * 0.15, "b": other * 0.15, "outlier": far * 1e30}
+
+
+def test_the_setting_of_a_part_is_found_by_its_last_name(pcgen):
+    status, _, err = pcgen("train", "demo", "steps=3", "--dry-run")
+    assert status == 2 and "unknown setting 'steps' (nearest: 'training.steps')" in err
+
+
+def test_a_category_without_published_numbers(pcgen, tmp_path):
+    write_clouds(tmp_path / "a.npz", np.random.default_rng(0).normal(size=(4, 60, 3)))
+    status, _, err = pcgen("evaluate", tmp_path / "a.npz", tmp_path / "a.npz", "--category", "aeroplane")
+    assert status == 2 and "no published numbers of category 'aeroplane' (nearest: 'airplane'" in err

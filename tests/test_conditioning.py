@@ -484,6 +484,14 @@ def test_a_checkpoint_knows_its_classes(runs, pcgen, tmp_path):
     assert pcgen(*words, "--class", "lamp", "--guidance", 2)[0] == 0
     want = load_model(runs / "class").sample(2, 9, 0, condition="lamp", guidance=2.0).points.numpy()
     assert np.allclose(np.load(tmp_path / "s.npy"), want, atol=1e-6)
+    model, drawn = load_model(runs / "class"), tmp_path / "drawn.npz"
+    assert pcgen("sample", runs / "class", "-n", 5, "--points", 9, "-o", drawn)[0] == 0
+    with np.load(drawn) as told:
+        assert told["category"].tolist() == model.condition.usual(5, 0)
+        assert np.allclose(told["points"], model.sample(5, 9, 0).points.numpy(), atol=1e-6)
+    assert pcgen("sample", runs / "class", "-n", 2, "--points", 9, "-o", drawn, "--class", "lamp")[0] == 0
+    with np.load(drawn) as told:
+        assert told["category"].tolist() == ["lamp"] * 2
     status, line = pcgen(*words, "--class", "lmap")
     assert status == 2 and "no class 'lmap' (nearest: 'lamp')" in line
     assert "takes --class, got --image x.png" in pcgen(*words, "--image", "x.png")[1]

@@ -526,7 +526,7 @@ def test_writer_refuses(tmp_path):
             write_clouds(tmp_path / "a.npy", points)
     with pytest.raises(ValueError, match=r"\.npz, \.npy or \.ply, got 'a.las'"):
         write_clouds(tmp_path / "a.las", CUBE[None])
-    with pytest.raises(ValueError, match="1 clouds need as many names, got 2"):
+    with pytest.raises(ValueError, match=r"1 clouds need as many entries of .name., got 2"):
         write_clouds(tmp_path / "a.npz", CUBE[None], names=["a", "b"])
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "mine").touch()

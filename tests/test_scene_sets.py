@@ -151,6 +151,12 @@ def test_a_scan_in_millimetres_is_warned_about_and_scaled(tmp_path):
         ({}, {"classes": {"chair": 1}}, (), "has no classes"),
         ({"semantic": np.repeat([3, 5], 30)}, {"classes": {"3": 1}}, (), "class '5', which data.classes leaves out"),
         ({"instance": None}, {}, (), "no labelled scenes to train on: none of 1 scans is usable"),
+        (
+            {"instance": None},
+            {"generated": GeneratedConfig()},
+            (),
+            "scenes in .*: none of 1 scans is usable",
+        ),
         ({}, {"instance": "tree"}, (), "none of 1 scans is usable.*no column 'tree'"),
         ({}, {"source": None}, (), "no scenes to train on"),
         ({}, {"generated": GeneratedConfig()}, ("colour",), "generated scenes have no colour"),

@@ -116,6 +116,7 @@ def show(args: argparse.Namespace) -> None:
     mean, scale = (", ".join(f"{x:.4g}" for x in v) for v in (shapes.normalisation.mean, shapes.normalisation.scale))
     lines = [
         *_table(counts),
+        *(["test and val are the same shapes"] if shapes.val.names == shapes.test.names else []),
         f"points per shape: {min(sizes)} to {max(sizes)}",
         f"normalisation ({args.normalise}, of the training split): mean {mean}; scale {scale}",
         *skipped_lines(shapes.skipped, shown=len(shapes.skipped)),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["add_commands"]
 
 PATIENCE = 10.0  # seconds in which the first process tells a mistake that all make; then torchrun ends the others
+OTHER_SIZE = 8.0  # times as large: hardly in the same unit
 PROTOCOLS = ("exact", "pointflow", "pvd", "lion", "lion-box", "dpm", "shapegf")
 
 
@@ -95,9 +96,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace, first: bool) -> None:
+    from pcgen.data.splits import nearest
     from pcgen.metrics import PROTOCOLS as TABLE
     from pcgen.metrics import evaluate, memorisation
+    from pcgen.metrics.published import PUBLISHED
 
+    published = {row.category for row in PUBLISHED}
+    if args.category and args.category not in published:
+        raise ValueError(f"no published numbers of category {args.category!r}{nearest(args.category, published)}")
     cache = _cache_folder(args)
     given = {"samples": read_set("samples", args.samples, args)}
     given["references"] = read_set("references", args.references, args, TABLE[args.protocol].split)
@@ -105,6 +111,9 @@ def _run(args: argparse.Namespace, first: bool) -> None:
         given["training"] = read_set("training", args.training, args, "train")
     samples, references = given["samples"].clouds, given["references"].clouds
     training = given["training"].clouds if args.training else None
+    how = TABLE[args.protocol]
+    if (args.normalise or how.normalise_samples, args.normalise or how.normalise_references) == ("none", "none"):
+        _warn_of_sizes(samples, references)
     with _stages(quiet=not first, opening=[f"{role}: {each.what}" for role, each in given.items()]) as tell:
         scores = evaluate(
             samples,
@@ -128,6 +137,13 @@ def _run(args: argparse.Namespace, first: bool) -> None:
         departure = given["references"].departure
         deviations = scores.deviations + ((departure,) if departure else ())
         _write(args, dataclasses.replace(scores, deviations=deviations), copies, given)
+
+
+def _warn_of_sizes(samples: list[np.ndarray], references: list[np.ndarray]) -> None:
+    """Warn of sets that can hardly be in the same unit."""
+    size, other = (float(np.median([np.ptp(x, axis=0).max() for x in clouds])) for clouds in (samples, references))
+    if other > 0 and not 1 / OTHER_SIZE < size / other < OTHER_SIZE:
+        warnings.warn(f"samples are {size / other:.3g} times as large as references: in another unit?", stacklevel=2)
 
 
 def _write(

@@ -11,8 +11,8 @@ import numpy as np
 
 from pcgen.cli.bars import counting
 from pcgen.cli.conditions import add_condition, read_condition
-from pcgen.cli.inputs import read_input, read_one
-from pcgen.cli.models import AtHand, codes, decode_together, first_process, model_at_hand, rebuild
+from pcgen.cli.inputs import keep_inputs, read_input, read_one
+from pcgen.cli.models import AtHand, codes, decode_together, first_process, model_at_hand, rebuild, warn_of_size
 from pcgen.cli.parser import (
     CLOUD_SUFFIXES,
     Parser,
@@ -48,8 +48,8 @@ def _add_sample(commands) -> None:
         """Draw new shapes from a trained model, with any number of points each, in the unit of its training data.
         Shape i depends on the seed and on i alone: asking for more shapes or more points adds to what was there.
         A gallery of the first 32 is drawn beside the output. A model that was trained with conditions takes a class, a
-        picture or a part of a shape; told no class, it draws them as often as the training set has them. Under torchrun
-        the processes share the work and write the same file as one.""",
+        picture or a part of a shape; told no class, it draws them as often as the training set has them, and an .npz
+        says which in "category". Under torchrun the processes share the work and write the same file as one.""",
         (
             "pcgen sample runs/demo -n 32 -o chairs.npz",
             "pcgen sample runs/demo -n 1 --points 1000000 -o dense.ply",
@@ -159,18 +159,23 @@ def sample(args: argparse.Namespace) -> None:
     _check_free(args.output, args.shapes)
     at = model_at_hand(args)
     solver = solver or _own_solver(args, at.model.config)
+    condition = read_condition(args, at)
+    if condition is None and at.model.condition is not None:
+        condition = at.model.condition.usual(args.shapes, args.seed)
     codes = at.model.sample_codes(
         args.shapes,
         args.seed,
         temperature=args.temperature,
         truncation=args.truncation,
-        condition=read_condition(args, at),
+        condition=condition,
         guidance=args.guidance,
     )
     noise = {"temperature": args.point_temperature, "truncation": args.point_truncation}
     clouds = decode_together(at, codes, args.points, args.seed, **noise, solver=solver)
     if first_process():
-        _write(args, at, clouds, {"generated": clouds})
+        of_class = [condition] * len(clouds) if isinstance(condition, str) else condition
+        told = of_class if isinstance(of_class, list) else None
+        _write(args, at, clouds, {"generated": clouds}, categories=told)
 
 
 def reconstruct(args: argparse.Namespace) -> None:
@@ -178,9 +183,11 @@ def reconstruct(args: argparse.Namespace) -> None:
 
     if not first_process():
         return  # one process's work
+    keep_inputs([args.input], _outputs(args))
     at = model_at_hand(args)
     clouds, names = read_input(args.input, args.seed, args.strict)
     _check_free(args.output, len(clouds))
+    warn_of_size(at, clouds, names)
     back = rebuild(at, clouds, args.points, args.seed, args.input_points)
     distances = [reconstruction(x[None], [cloud], emd="none").cd for x, cloud in zip(back, clouds)]
     print("CD         shape")
@@ -195,11 +202,14 @@ def interpolate(args: argparse.Namespace) -> None:
     if not first_process():
         return  # one process's work
     _check_free(args.output, args.steps)
+    keep_inputs([args.a, args.b], _outputs(args))
     at = model_at_hand(args)
     condition = read_condition(args, at)
     if condition is not None and args.space == "latent":
         raise ValueError("a condition is of the prior over shapes: it goes with --space prior")
-    ends = codes(at, [read_one(args.a, args.seed), read_one(args.b, args.seed)], args.seed, args.input_points).mean
+    shapes = [read_one(name, args.seed) for name in (args.a, args.b)]
+    warn_of_size(at, shapes, (args.a, args.b))
+    ends = codes(at, shapes, args.seed, args.input_points).mean
     with counting("decoding") as tell:
         how = {"space": args.space, "condition": condition}
         line = at.model.interpolate(*ends, args.steps, args.points, args.seed, **how, progress=tell)
@@ -247,13 +257,18 @@ def _check_free(path: Path, count: int) -> None:
         ply_folder(path)
 
 
-def _write(args: argparse.Namespace, at: AtHand, clouds: np.ndarray, rows: dict, names=None) -> None:
+def _outputs(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The clouds' file and the picture's."""
+    return args.output, args.gallery or args.output.with_suffix(".png")
+
+
+def _write(args: argparse.Namespace, at: AtHand, clouds: np.ndarray, rows: dict, names=None, categories=None) -> None:
     """The clouds, and a picture of the first of them."""
     from pcgen.data import write_clouds
     from pcgen.viz import gallery
 
-    write_clouds(args.output, clouds, names)
-    picture = args.gallery or args.output.with_suffix(".png")
+    write_clouds(args.output, clouds, names, categories)
+    _, picture = _outputs(args)
     shown = {label: row[:SHOWN] for label, row in rows.items()}
     gallery(shown, picture, up=at.up, same_scale=at.normalise != "shape")
     there = args.output if args.output.suffix.lower() != ".ply" or len(clouds) == 1 else args.output.with_suffix("")

@@ -6,6 +6,8 @@ import argparse
 import csv
 import io
 import json
+import math
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +15,8 @@ import numpy as np
 
 from pcgen.cli.bars import bar
 from pcgen.cli.conditions import add_condition, read_condition
-from pcgen.cli.inputs import read_input
-from pcgen.cli.models import AtHand, codes, first_process, model_at_hand, own_frame, some_points
+from pcgen.cli.inputs import keep_inputs, read_input
+from pcgen.cli.models import AtHand, codes, first_process, model_at_hand, own_frame, some_points, warn_of_size
 from pcgen.cli.parser import add_command, add_input, add_model, output
 
 __all__ = ["add_commands"]
@@ -25,7 +27,7 @@ class Ranked(NamedTuple):
 
     shape: str
     bound_per_point: float | None  # of the whole shape, its code included; None for an autoencoder
-    log_p_per_point: float  # mean over its points, given its code
+    log_p_per_point: float  # mean over its points, given its code; −∞ where no solver can follow them
     points: int
 
 
@@ -83,8 +85,10 @@ def encode(args: argparse.Namespace) -> None:
         return
     from pcgen.data.files import replacing
 
+    keep_inputs([args.input], [args.output])
     at = model_at_hand(args)
     clouds, names = read_input(args.input, args.seed, args.strict)
+    warn_of_size(at, clouds, names)
     posterior = codes(at, clouds, args.seed, args.input_points)
     arrays = {name: values.cpu().numpy() for name, values in posterior._asdict().items() if values is not None}
     with replacing(args.output) as stream:
@@ -95,10 +99,14 @@ def encode(args: argparse.Namespace) -> None:
 def likelihood(args: argparse.Namespace) -> None:
     if not first_process():
         return
+    keep_inputs([args.input], [args.output])
     at = model_at_hand(args)
     clouds, names = read_input(args.input, args.seed, args.strict)
     condition = read_condition(args, at)
+    warn_of_size(at, clouds, names)
     rows = [_rank(at, cloud, name, args, condition) for cloud, name in zip(bar(clouds, "solving"), names)]
+    if all(row.log_p_per_point == -math.inf for row in rows):
+        raise ValueError(f"none of {len(rows)} shapes is anywhere near what the model learnt from")
     rows.sort(key=lambda row: row.log_p_per_point if row.bound_per_point is None else row.bound_per_point)
     if args.output:
         _write_rows(args.output, rows)
@@ -110,7 +118,11 @@ def likelihood(args: argparse.Namespace) -> None:
 
 def _rank(at: AtHand, cloud: np.ndarray, name: str, args: argparse.Namespace, condition: Any) -> Ranked:
     some = some_points(cloud, args.input_points or at.points, args.seed)
-    found = at.model.log_likelihood(some[None], args.seed, args.trace, condition, own_frame(at, cloud))
+    try:
+        found = at.model.log_likelihood(some[None], args.seed, args.trace, condition, own_frame(at, cloud))
+    except ArithmeticError as error:  # so far out that no step of the solver is short enough
+        warnings.warn(f"{name} is beyond what the model can follow, and ranked first: {error}", stacklevel=2)
+        return Ranked(name, None if at.model.config.encoder.variational is False else -math.inf, -math.inf, len(some))
     bound = None if found.bound is None else float(found.bound[0]) / len(some)
     return Ranked(name, bound, float(found.points.mean()), len(some))
 
@@ -120,7 +132,8 @@ def _write_rows(path: Path, rows: list[Ranked]) -> None:
 
     text = io.StringIO(newline="")
     if path.suffix.lower() == ".json":
-        json.dump([row._asdict() for row in rows], text, indent=1)
+        finite = [{k: None if v == -math.inf else v for k, v in row._asdict().items()} for row in rows]
+        json.dump(finite, text, indent=1)  # which has no infinity
     else:
         table = csv.writer(text)
         table.writerows([Ranked._fields, *rows])

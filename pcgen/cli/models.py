@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -29,9 +30,11 @@ __all__ = [
     "own_frame",
     "rebuild",
     "some_points",
+    "warn_of_size",
 ]
 
 ORIGINAL_POINTS = 2048  # what the original program trains its encoder with
+OTHER_SIZE = 8.0  # times as large, or as small, or away: hardly a shape of the same kind, rather in another unit
 
 
 class AtHand(NamedTuple):
@@ -115,6 +118,26 @@ def own_frame(at: AtHand, cloud: np.ndarray) -> Normalisation:
     from pcgen.data import normalisation_of
 
     return normalisation_of(cloud, at.normalise, at.frame())
+
+
+def warn_of_size(at: AtHand, clouds: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """Warn of clouds that are not of the size, or far from the place, of the shapes that the model learnt from."""
+    from pcgen.data import fit
+
+    if at.normalise == "shape":  # then neither matters
+        return
+    typical, odd = at.frame(), []
+    for cloud, name in zip(clouds, names):
+        own = fit([cloud])
+        times = float(own.scale.mean() / typical.scale.mean())
+        apart = float(np.abs((own.mean - typical.mean) / typical.scale).max())
+        if not 1 / OTHER_SIZE < times < OTHER_SIZE:
+            odd.append(f"{name} is {times:.3g} times as large as the shapes that the model learnt from")
+        elif apart > OTHER_SIZE:
+            odd.append(f"{name} stands {apart:.3g} times a shape's size away from where those of the training do")
+    if odd:
+        others = f", and {len(odd) - 1} more are of another size or place" if len(odd) > 1 else ""
+        warnings.warn(f"{odd[0]}{others}: in another unit?", stacklevel=2)
 
 
 def codes(at: AtHand, clouds: Sequence[np.ndarray], seed: int = 0, points: int | None = None) -> Posterior:

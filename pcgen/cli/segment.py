@@ -109,10 +109,12 @@ def _write(paths: dict[str, Path], scene: Scene, found: Instances, domain: Domai
     if "stars" in paths:
         _write_stars(paths["stars"], found)
     if "picture" in paths:
-        from pcgen.viz.instances import instance_picture
+        from pcgen.viz.instances import instance_picture, numbered_alike
 
-        truth = {"given": scene.instance} if scene.instances else {}
-        instance_picture(paths["picture"], scene.points, {**truth, "found": found.labels.numpy()}, up=up)
+        labellings = {"found": found.labels.numpy()}
+        if scene.instances:
+            labellings = {"given": scene.instance, "found": numbered_alike(scene.instance, labellings["found"])}
+        instance_picture(paths["picture"], scene.points, labellings, up=up)
     print("wrote", ", ".join(map(str, paths.values())))
 
 

@@ -157,27 +157,8 @@ def _keep(checkpoint: Path, config: SegmentationRunConfig, decoding: DecodingCon
 
 
 def _picture(path: Path, cloud: LabelledCloud, found: Instances, config: SegmentationRunConfig) -> None:
-    from pcgen.viz.instances import instance_picture
+    from pcgen.viz.instances import instance_picture, numbered_alike
 
     truth = cloud.instance.numpy()
-    labellings = {"truth": truth, "found": _numbered_alike(truth, found.labels.cpu().numpy())}
+    labellings = {"truth": truth, "found": numbered_alike(truth, found.labels.cpu().numpy())}
     instance_picture(path, cloud.points.numpy(), labellings, up=config.model.up)
-
-
-def _numbered_alike(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """The labels ``found`` (N,) with the numbers, and so the colours, of the true instances that they match.
-
-    At an IoU above ½, so that no two have the same; others have numbers beyond.
-
-    >>> _numbered_alike(np.array([1, 1, 2, 2, 2]), np.array([2, 2, 0, 1, 1]))
-    array([1, 1, 0, 2, 2])
-    """
-    known = max(int(truth.max()), 0)
-    shared = np.zeros((int(found.max()) + 1, known + 1))
-    np.add.at(shared, (found, np.maximum(truth, 0)), 1)
-    union = shared.sum(1)[:, None] + shared.sum(0) - shared
-    iou = (shared / np.maximum(union, 1))[1:, 1:]
-    number = np.arange(known + 1, known + 1 + len(iou))
-    rows, columns = np.nonzero(iou > 0.5)
-    number[rows] = columns + 1
-    return np.append(0, number)[found]

@@ -70,10 +70,15 @@ def read_clouds(path: str | Path, mesh_points: int = 15000, seed: int = 0) -> Cl
     return Clouds(points, tuple(names))
 
 
-def write_clouds(path: str | Path, points: np.ndarray, names: Sequence[str] | None = None) -> None:
+def write_clouds(
+    path: str | Path,
+    points: np.ndarray,
+    names: Sequence[str] | None = None,
+    categories: Sequence[str] | None = None,
+) -> None:
     """Write clouds (S,N,3) as float32, in the form that the suffix of ``path`` says.
 
-    ``.npz``: ``points``, and ``name`` if names are given; ``.npy``: the array; ``.ply``: binary, one file if S
+    ``.npz``: ``points``, and ``name`` and ``category`` if given; ``.npy``: the array; ``.ply``: binary, one file if S
     is 1, else a folder of that name without the suffix, ``0000.ply`` … inside. Every file appears complete or
     not at all. ``ValueError`` for points of another shape or not finite, a wrong number of names, an unknown
     suffix, or a folder that holds something already.
@@ -83,13 +88,14 @@ def write_clouds(path: str | Path, points: np.ndarray, names: Sequence[str] | No
         raise ValueError(f"clouds to write must be (S,N,3), got {points.shape}")
     if not np.isfinite(points).all():
         raise ValueError(f"clouds to write to {path} must be finite, they have NaN or infinite coordinates")
-    if names is not None and len(names) != len(points):
-        raise ValueError(f"{len(points)} clouds need as many names, got {len(names)}")
+    labels = {key: value for key, value in (("name", names), ("category", categories)) if value is not None}
+    for key, values in labels.items():
+        if len(values) != len(points):
+            raise ValueError(f"{len(points)} clouds need as many entries of {key!r}, got {len(values)}")
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        labels = {} if names is None else {"name": np.array(names, dtype=str)}
         with replacing(path) as stream:
-            np.savez(stream, points=points, **labels)
+            np.savez(stream, points=points, **{key: np.array(values, dtype=str) for key, values in labels.items()})
     elif suffix == ".npy":
         with replacing(path) as stream:
             np.save(stream, points, allow_pickle=False)

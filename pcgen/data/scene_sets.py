@@ -80,6 +80,8 @@ def load_scenes(
         raise ValueError("generated scenes have no colour: leave colour out of model.features, or data.generated out")
     files = _files(config) if config.source is not None else dict.fromkeys(SPLITS, ())
     usable, sizes, skipped = _check(config, files, features, progress or (lambda done, total: None))
+    if config.source is not None and config.generated and not any(usable.values()):  # else training would hide it
+        raise ValueError(f"no labelled scenes in {config.source}: {_nothing(config, files, skipped)}")
     parts = {split: _SetParts([], []) for split in SPLITS}
     for split, paths in usable.items():
         for path in paths:

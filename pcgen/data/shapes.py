@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ __all__ = [
 
 Progress = Callable[[int, int], None]  # shapes done, shapes in all
 
+OTHER_SIZE = 20.0  # as many times larger than others: hardly in the same unit
 # PointFlow's convention for clouds of 15,000 points: the first 10,000 are given, the rest measured against.
 _INPUT, _REFERENCE, _DIVIDED = slice(0, 10000), slice(10000, 15000), 15000
 
@@ -158,7 +160,7 @@ def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
       ``split`` and ``category`` (or what ``column`` names) of an npz are respected.
 
     Points of files are shuffled, as a scan has them line by line and the first of them must stand for the
-    whole shape; those of clouds of just 15,000, which PointFlow's protocol counts off, keep their order.
+    whole shape; those of clouds of just 15,000 in PointFlow's layout, whose protocol counts them off, keep their order.
 
     A source that has only one of val and test uses it for both, as PointFlow does with ModelNet; one that has
     neither gives them shares of its training shapes by name. ``FileNotFoundError`` when there is nothing at
@@ -184,6 +186,8 @@ def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
     else:
         raise FileNotFoundError(f"source must be 'synthetic' or an existing folder or file, got {config.source!r}")
     splits = _into_splits(config, shapes)
+    if config.normalise != "shape":
+        _warn_of_sizes(config, splits[0])
     counts = ", ".join(f"{len(split)} {name}" for name, split in zip(SPLITS, splits))
     categories = sorted(set(splits[0].categories))
     what = ", ".join(categories[:5]) + (f" and {len(categories) - 5} more" if len(categories) > 5 else "")
@@ -193,7 +197,12 @@ def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
 
 
 def _shuffled(cloud: np.ndarray, name: str, seed: int) -> np.ndarray:
-    return cloud if len(cloud) == _DIVIDED else shape_rng(seed, f"order of {name}").permutation(cloud)
+    return shape_rng(seed, f"order of {name}").permutation(cloud)
+
+
+def _divided(path: Path, cloud: np.ndarray) -> bool:
+    """Whether its first 10,000 points are to be seen and the others not: 15,000 in PointFlow's layout."""
+    return path.suffix.lower() == ".npy" and path.parent.name in SPLITS and len(cloud) == _DIVIDED
 
 
 def _make_shapes(config: DataConfig, progress: Progress) -> list[_Shape]:
@@ -222,7 +231,9 @@ def _read_folder(path: Path, config: DataConfig, progress: Progress) -> tuple[li
     for done, file in enumerate(files, start=1):
         try:
             cloud = read_shape(file.path, config.mesh_points, shape_rng(config.seed, file.name))
-            shapes.append(_Shape(file.name, file.category, file.split, _shuffled(cloud, file.name, config.seed)))
+            if not _divided(file.path, cloud):
+                cloud = _shuffled(cloud, file.name, config.seed)
+            shapes.append(_Shape(file.name, file.category, file.split, cloud))
         except (UnreadableFile, FileNotFoundError) as error:  # a dangling link is not found
             if config.strict:
                 raise
@@ -276,6 +287,19 @@ def _into_splits(config: DataConfig, shapes: list[_Shape]) -> tuple[ShapeSplit, 
             f"at least 2 and 1 are needed"
         )
     return _split(train), _split(val or test), _split(test or val)
+
+
+def _warn_of_sizes(config: DataConfig, train: ShapeSplit) -> None:
+    """Warn where one mean and scale for all would make dots of many shapes."""
+    sizes = sorted(float(np.ptp(cloud, axis=0).max()) for cloud in train.clouds)
+    tenth = len(sizes) // 10
+    small, large = sizes[tenth], sizes[-1 - tenth]
+    if large > OTHER_SIZE * small:
+        warnings.warn(
+            f"shapes of {config.source} differ in size, many by more than {large / small:.3g} times: several units? "
+            f"data.normalise=shape standardises each by itself",
+            stacklevel=3,
+        )
 
 
 def _split(shapes: list[_Shape]) -> ShapeSplit:

@@ -41,7 +41,9 @@ def curves(history: Sequence[Mapping[str, float]], path: str | Path, *, columns:
     label = next((name for name in _AXES if any(name in row for row in history)), "row")
     for axes, (quantity, series) in zip(figure.subplots(lines, columns, squeeze=False).flat, panels.items()):
         for name, (x, y) in series.items():
-            axes.plot(x, y, label=name, linewidth=1.2, marker="." if len(x) < 30 else None, markersize=4)
+            colour = f"C{_SPLITS.index(name)}" if name in _SPLITS else None  # the same in every picture
+            marker = "." if len(x) < 30 else None
+            axes.plot(x, y, label=name, color=colour, linewidth=1.2, marker=marker, markersize=4)
         if _spans_decades(np.concatenate([y for _, y in series.values()])):
             axes.set_yscale("log")
         axes.set_title(quantity, fontsize=9)

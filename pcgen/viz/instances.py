@@ -33,6 +33,25 @@ def instance_colours(labels: ArrayLike) -> np.ndarray:
     return np.array([_colour(int(label)) for label in distinct]).reshape(-1, 3)[number]
 
 
+def numbered_alike(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The labels ``found`` (N,) with the numbers, and so the colours, of the true instances that they match.
+
+    At an IoU above ½, so that no two have the same; others have numbers beyond.
+
+    >>> numbered_alike(np.array([1, 1, 2, 2, 2]), np.array([2, 2, 0, 1, 1]))
+    array([1, 1, 0, 2, 2])
+    """
+    known = max(int(truth.max()), 0)
+    shared = np.zeros((int(found.max()) + 1, known + 1))
+    np.add.at(shared, (found, np.maximum(truth, 0)), 1)
+    union = shared.sum(1)[:, None] + shared.sum(0) - shared
+    iou = (shared / np.maximum(union, 1))[1:, 1:]
+    number = np.arange(known + 1, known + 1 + len(iou))
+    rows, columns = np.nonzero(iou > 0.5)
+    number[rows] = columns + 1
+    return np.append(0, number)[found]
+
+
 def instance_picture(
     path: str | Path,
     points: ArrayLike,
