@@ -244,13 +244,15 @@ def test_resume_keeps_what_a_run_never_said(pcgen, run, tmp_path):
     settings = yaml.safe_load((older / "config.yaml").read_text())
     assert settings["model"].pop("latent_sampler")["method"] == "rk4"
     (older / "config.yaml").write_text(yaml.safe_dump(settings))
-    assert pcgen("train", "--resume", "--out", older, "training.steps=8", "--quiet") == (0, "", "")
+    assert pcgen("train", "--resume", "--out", older, "training.prior_steps=8", "--quiet") == (0, "", "")
     assert load_model(older / "checkpoints" / "last").config.latent_sampler is None
 
 
 def test_resume_goes_on_for_longer(pcgen, run, tmp_path):
     longer = shutil.copytree(run, tmp_path / "longer")
-    words = ["training.steps=12", "evaluation.shapes=2"]
+    status, _, err = pcgen("train", "--resume", "--out", longer, "training.steps=12", "--quiet")
+    assert status == 2 and "its prior's stage began after epoch 2, and training.steps" in err
+    words = ["training.prior_steps=12", "evaluation.shapes=2"]
     assert pcgen("train", "--resume", "--out", longer, *words, "--quiet") == (0, "", "")
     assert scores(longer)["training"]["steps"] == 18 and scores(longer)["references"]["splits"] == "val and test"
 
@@ -624,7 +626,7 @@ def test_a_full_disk_leaves_the_checkpoint_whole(refused, run, tmp_path):
     smallest = min(len(content) for content in before.values())
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (smallest - 1, limits[1]))
-        message = refused("train", "--resume", "--out", full, "training.steps=12", "training.ema=0.9", "--quiet")
+        message = refused("train", "--resume", "--out", full, "training.prior_steps=12", "training.ema=0.9", "--quiet")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "the previous one is whole" in message

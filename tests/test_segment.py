@@ -326,6 +326,39 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize(("up", "turn"), [("y", 2), ("x", 1)])
+def test_command_on_a_scan_with_another_axis_up(tmp_path, checkpoint, up, turn):
+    """The same scan turned gives the same objects, turned: in the table, and in the stars."""
+    scene = objects(6, 5.0)
+    for name, points in (("z", scene.points), (up, np.roll(scene.points, turn, 1))):
+        save_ply(tmp_path / f"{name}.ply", dict(zip("xyz", points.T)))
+        words = [
+            tmp_path / f"{name}.ply",
+            checkpoint,
+            "-o",
+            tmp_path / f"{name}_out.ply",
+            "--csv",
+            "--stars",
+            "--quiet",
+        ]
+        assert main(["segment", *map(str, words), "--up", name]) == 0
+    one, other = (read_scene(tmp_path / f"{name}_out.ply") for name in ("z", up))
+    assert one.instances and np.array_equal(one.instance, other.instance)
+    tables = []
+    for name in ("z", up):
+        with open(tmp_path / f"{name}_out.csv") as stream:
+            rows = [[float(row[key]) for key in row if key not in ("class", "name")] for row in csv.DictReader(stream)]
+        tables.append(np.array(rows))
+    axes = np.roll(np.arange(3), turn)
+    moved = tables[0].copy()
+    for first in (2, 5):  # place and extent
+        moved[:, first : first + 3] = tables[0][:, first + axes]
+    np.testing.assert_allclose(tables[1], moved, rtol=1e-6, atol=1e-9)
+    stars = [read_ply(tmp_path / f"{name}_out.stars.ply")["vertex"] for name in ("z", up)]
+    corners = [np.stack([each[axis] for axis in "xyz"], 1) for each in stars]
+    np.testing.assert_allclose(corners[1], np.roll(corners[0], turn, 1), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("suffix", [".ply", ".npz", ".las"])
 def test_command(tmp_path, checkpoint, capsys, suffix):
     if suffix == ".las":
@@ -473,7 +506,8 @@ def test_a_generator_is_no_segmenter(tmp_path, capsys, small_model):
     save_checkpoint(tmp_path / "a", small_model().state_dict(), to_yaml(RunConfig()), {})
     write_scene(tmp_path / "in.ply", make_scene(np.eye(3)))
     assert main(["segment", str(tmp_path / "in.ply"), str(tmp_path / "a"), "-o", str(tmp_path / "out.ply")]) == 2
-    assert "no checkpoint of a PolarMask3D" in capsys.readouterr().err and not (tmp_path / "out.ply").exists()
+    assert "no checkpoint of a PolarMask3D: it is a PointFlow, which generates shapes" in capsys.readouterr().err
+    assert not (tmp_path / "out.ply").exists()
 
 
 def test_info_is_readable(checkpoint):

@@ -234,9 +234,7 @@ def test_the_first_stage_can_be_lengthened_until_the_priors_has_begun(shapes, tm
     with pytest.raises(KeyboardInterrupt):
         train(config(*words), shapes, cut, on_validation=stop, quiet=True)
     for steps in (3, 9, 12, 30):
-        with pytest.raises(
-            ValueError, match=r"its prior's stage began after epoch 2: training\.steps .* can no longer"
-        ):
+        with pytest.raises(ValueError, match=r"its prior's stage began after epoch 2, and training\.steps"):
             train(config(*words, f"training.steps={steps}"), shapes, cut, resume=True, quiet=True)
     train(config(*words, "training.prior_steps=9"), shapes, cut, resume=True, quiet=True)
     assert read_history(cut)[-1]["step"] == 6 + 9

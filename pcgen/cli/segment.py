@@ -40,10 +40,11 @@ def add_commands(commands) -> None:
         the columns instance, semantic (the class), score and a colour for each object; what else the scan had is kept,
         and columns that these replace are kept as given_NAME. The model thinks in metres: where the scan seems to be
         in another unit a warning says which, and --scale brings it to metres. All that is written is in the scan's own
-        unit and coordinates. Scans that are too large at once are looked at tile by tile.""",
+        unit and coordinates; --up says which axis points up where it is not that of the training. Scans that are too
+        large at once are looked at tile by tile.""",
         (
             "pcgen segment scan.ply runs/rooms -o out.ply --csv --picture --stars",
-            "pcgen segment millimetres.ply runs/rooms -o out.ply --scale 0.001",
+            "pcgen segment millimetres.ply runs/rooms -o out.ply --scale 0.001 --up y",
             "pcgen segment forest.laz runs/trees -o out.laz --stars crowns.ply --tile 30 --overlap 8",
             "pcgen segment house.ply runs/rooms -o out.ply --evaluate",
         ),
@@ -59,6 +60,7 @@ def add_commands(commands) -> None:
         "--score", type=at_least(0, float), default=0.0, metavar="S", help="leave out objects below [%(default)g]"
     )
     parser.add_argument("--scale", type=_scale, metavar="M", help="metres in a unit of the scan; auto: as guessed [1]")
+    parser.add_argument("--up", choices=("x", "y", "z"), help="the axis that points up in the scan [as in training]")
     parser.add_argument("--tile", type=at_least(1e-9, float), metavar="M", help="edge of tiles, metres [what fits]")
     parser.add_argument("--overlap", type=at_least(0, float), metavar="M", help="margin of tiles [5 usual radii]")
     parser.add_argument("--evaluate", action="store_true", help="AP against the scan's own labels")
@@ -88,15 +90,17 @@ def run(args: argparse.Namespace) -> None:
     if args.device == "auto" and torch.cuda.is_available():
         model.to("cuda")
     began = time.perf_counter()
+    up = args.up or model.config.up
+    turn = "xyz".index(model.config.up) - "xyz".index(up)
     with counting("segmenting", args.quiet) as tell:
         metric = scene if metres == 1 else replace(scene, points=scene.points * metres)
-        found = segment_scan(model, metric, args.tile, args.overlap, tell)
-    found = found.take(found.scores >= args.score)
+        found = segment_scan(model, _turned(metric, turn), args.tile, args.overlap, tell)
+    found = _turned_back(found.take(found.scores >= args.score), turn)
     took = time.perf_counter() - began
     print(f"{len(scene):,} points, {len(found)} objects{_by_class(found, domain)}, in {took:.1f} s")
     if args.evaluate:
         print(_evaluated(scene, found, model.config.classes))
-    _write(paths, scene, _in_unit_of(scene, found, metres), domain, model.config.up)
+    _write(paths, scene, _in_unit_of(scene, found, metres), domain, up)
 
 
 def _write(paths: dict[str, Path], scene: Scene, found: Instances, domain: Domain, up: str) -> None:
@@ -165,6 +169,22 @@ def _palette(found: Instances) -> np.ndarray:
     from pcgen.viz.instances import instance_colours
 
     return np.rint(255 * instance_colours(np.arange(len(found) + 1))).astype(np.uint8)
+
+
+def _turned(scene: Scene, turn: int) -> Scene:
+    """The scene with its axes so many places on, in turns: a rotation that brings up to where the model expects it."""
+    if not turn:
+        return scene
+    features = {k: np.roll(v, turn, 1) if k == "normals" else v for k, v in scene.features.items()}
+    return replace(scene, points=np.roll(scene.points, turn, 1), features=features)
+
+
+def _turned_back(found: Instances, turn: int) -> Instances:
+    """What was found in a scene of :func:`_turned`, in the scene's own axes."""
+    if not turn:
+        return found
+    rays = replace(found.rays, name=f"{found.rays.name} turned", directions=found.rays.directions.roll(-turn, 1))
+    return replace(found, centres=found.centres.roll(-turn, 1), extents=found.extents.roll(-turn, 1), rays=rays)
 
 
 def _in_unit_of(scene: Scene, found: Instances, metres: float) -> Instances:

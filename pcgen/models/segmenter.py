@@ -109,7 +109,10 @@ def load_segmenter(folder: str | Path) -> Segmenter:
         what = "holds no checkpoint" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"{folder} {what}: expected a folder with {WEIGHTS}, {SETTINGS} and {INFO}")
     try:
-        config = from_dict(PolarMask3DConfig, _mapping(read_yaml(whole / SETTINGS).get("model"), "model"))
+        settings = _mapping(read_yaml(whole / SETTINGS).get("model"), "model")
+        if "point_flow" in settings:
+            raise ValueError("it is a PointFlow, which generates shapes")
+        config = from_dict(PolarMask3DConfig, settings)
         domain = _read_domain(whole / INFO)
     except ValueError as error:
         raise ValueError(f"{whole} is no checkpoint of a PolarMask3D: {str(error)[:160]}") from None

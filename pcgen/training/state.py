@@ -166,7 +166,5 @@ class State:
 def _check_boundary(began: int | None, stage: Stage) -> None:
     """``ValueError`` if settings put a run into ``stage`` whose own began at another epoch (None: not on record)."""
     if began not in (None, stage.first):
-        done = f"began after epoch {began}" if began else "has not begun"
-        raise ValueError(
-            f"its prior's stage {done}: training.steps (or epochs) can no longer end the first one elsewhere"
-        )
+        done = f"its prior's stage began after epoch {began}" if began else "it has trained for longer"
+        raise ValueError(f"{done}, and training.steps (or epochs) would have the first stage end elsewhere")
