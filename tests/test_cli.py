@@ -823,3 +823,16 @@ def test_a_category_without_published_numbers(pcgen, tmp_path):
     write_clouds(tmp_path / "a.npz", np.random.default_rng(0).normal(size=(4, 60, 3)))
     status, _, err = pcgen("evaluate", tmp_path / "a.npz", tmp_path / "a.npz", "--category", "aeroplane")
     assert status == 2 and "no published numbers of category 'aeroplane' (nearest: 'airplane'" in err
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_clouds_in_order_are_noticed(pcgen, tmp_path):
+    """Of those that are cut to their first points."""
+    clouds = np.random.default_rng(0).normal(size=(4, 600, 3))
+    np.savez(tmp_path / "shuffled.npz", points=clouds)
+    np.savez(tmp_path / "sorted.npz", points=np.stack([x[x[:, 1].argsort()] for x in clouds]))
+    for points, warned in ((100, True), (600, False)):
+        words = ["--points", points, "--emd", "none", "--protocol", "exact"]
+        status, _, err = pcgen("evaluate", tmp_path / "sorted.npz", tmp_path / "shuffled.npz", *words)
+        assert status == 0 and ("samples: the first 100 points, which are measured, fill" in err) is warned
+        assert "references: the first" not in err

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["add_commands"]
 
 PATIENCE = 10.0  # seconds in which the first process tells a mistake that all make; then torchrun ends the others
+FILLED = 0.5  # of its box along some axis: hundreds of points all over a cloud fill more
 OTHER_SIZE = 8.0  # times as large: hardly in the same unit
 PROTOCOLS = ("exact", "pointflow", "pvd", "lion", "lion-box", "dpm", "shapegf")
 
@@ -111,6 +112,8 @@ def _run(args: argparse.Namespace, first: bool) -> None:
         given["training"] = read_set("training", args.training, args, "train")
     samples, references = given["samples"].clouds, given["references"].clouds
     training = given["training"].clouds if args.training else None
+    for role in ("samples", "references"):
+        _warn_of_order(role, given[role].clouds, args.points or TABLE[args.protocol].points)
     how = TABLE[args.protocol]
     if (args.normalise or how.normalise_samples, args.normalise or how.normalise_references) == ("none", "none"):
         _warn_of_sizes(samples, references)
@@ -144,6 +147,21 @@ def _warn_of_sizes(samples: list[np.ndarray], references: list[np.ndarray]) -> N
     size, other = (float(np.median([np.ptp(x, axis=0).max() for x in clouds])) for clouds in (samples, references))
     if other > 0 and not 1 / OTHER_SIZE < size / other < OTHER_SIZE:
         warnings.warn(f"samples are {size / other:.3g} times as large as references: in another unit?", stacklevel=2)
+
+
+def _warn_of_order(role: str, clouds: list[np.ndarray], points: int | None) -> None:
+    """Warn of clouds that are in order, as a scan has them line by line: their first points are a part of the shape."""
+    share = [
+        float((np.ptp(x[:points], axis=0) / np.maximum(np.ptp(x, axis=0), 1e-30)).min())
+        for x in clouds
+        if points and len(x) > 2 * points and np.ptp(x, axis=0).all()
+    ]
+    if share and np.median(share) < FILLED:
+        warnings.warn(
+            f"{role}: the first {points} points, which are measured, fill {np.median(share):.0%} of a cloud's box: "
+            f"shuffle each cloud, or give it with as many points",
+            stacklevel=2,
+        )
 
 
 def _write(

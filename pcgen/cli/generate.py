@@ -12,7 +12,16 @@ import numpy as np
 from pcgen.cli.bars import counting
 from pcgen.cli.conditions import add_condition, read_condition
 from pcgen.cli.inputs import keep_inputs, read_input, read_one
-from pcgen.cli.models import AtHand, codes, decode_together, first_process, model_at_hand, rebuild, warn_of_size
+from pcgen.cli.models import (
+    AtHand,
+    codes,
+    decode_together,
+    first_process,
+    model_at_hand,
+    rebuild,
+    some_points,
+    warn_of_size,
+)
 from pcgen.cli.parser import (
     CLOUD_SUFFIXES,
     Parser,
@@ -194,7 +203,7 @@ def reconstruct(args: argparse.Namespace) -> None:
     for distance, name in zip(distances, names):
         print(f"{distance:<10.4g} {name}")
     print(f"{np.mean(distances):<10.4g} mean of {len(names)}")
-    rows = {"input": [cloud[: args.points] for cloud in clouds], "reconstructed": back}
+    rows = {"input": [some_points(cloud, args.points, args.seed) for cloud in clouds], "reconstructed": back}
     _write(args, at, back, rows, names)
 
 
