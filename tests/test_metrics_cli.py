@@ -154,6 +154,7 @@ def test_small_clouds_of_a_split_are_named(pcgen, tmp_path):
     assert "warning: chair: clouds of 24 points, PC15k has 15,000: taken as they are" in err
 
 
+@pytest.mark.filterwarnings("ignore:references. the first 6 points:UserWarning")
 def test_points_of_scans_are_drawn_by_the_seed(pcgen):
     corner = np.arange(24.0)[None, :, None] * np.ones((5, 1, 3)) + clouds(0, 5)  # scanned from one end to the other
     write_clouds("scans.ply", corner)
