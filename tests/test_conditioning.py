@@ -222,6 +222,32 @@ def test_pictures_have_the_proportions_of_the_data(kind):
     assert (seen[0] > 0).any(1).sum() == 6 and (seen[0] > 0).any(0).sum() == 2
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_told_nothing_the_prior_is_the_mixture_of_its_classes(perturb, dropout):
+    config = conditional(dropout=dropout, solver=SolverConfig("rk4", steps=8))
+    shared = dataclasses.replace(config.condition, shares=(3.0, 1.0))
+    model = perturb(PointFlow(dataclasses.replace(config, condition=shared)))
+    z, exact = normal(5, 4), Trace("exact")
+    lying, standing = (model.prior_log_density(z, exact, name).exp() for name in CLASSES)
+    assert_close(model.prior_log_density(z, exact).exp(), 0.75 * lying + 0.25 * standing)
+    x = normal(2, 9, 3)
+    bound = {name: model.log_likelihood(x, 0, condition=name).bound.exp() for name in (None, *CLASSES)}
+    assert_close(bound[None], 0.75 * bound["lying"] + 0.25 * bound["standing"])
+
+
+def test_the_line_of_a_prior_has_its_condition(perturb):
+    """Its ends are the shapes' own codes under any condition; between them the priors differ."""
+    model = perturb(PointFlow(conditional(dropout=0.0, solver=SolverConfig())))
+    z = normal(2, 4)
+    lines = {c: model.interpolate(*z, 3, 9, 0, space="prior", condition=c) for c in CLASSES}
+    straight = model.interpolate(*z, 3, 9, 0)
+    for line in lines.values():
+        assert_close(line[[0, 2]], straight[[0, 2]], atol=1e-4, rtol=0)
+    assert (lines["lying"][1] - lines["standing"][1]).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="never went without its condition"):
+        model.interpolate(*z, 3, 9, 0, space="prior")
+
+
 def test_a_part_is_half_of_the_shape():
     condition = PointFlow(conditional("cloud", points=5)).condition
     x = torch.randn(3, 40, 3, generator=seeded())
@@ -492,6 +518,9 @@ def test_a_checkpoint_knows_its_classes(runs, pcgen, tmp_path):
     assert pcgen("sample", runs / "class", "-n", 2, "--points", 9, "-o", drawn, "--class", "lamp")[0] == 0
     with np.load(drawn) as told:
         assert told["category"].tolist() == ["lamp"] * 2
+    assert pcgen("sample", runs / "class", "-n", 2, "--points", 9, "-o", drawn, "--guidance", 0)[0] == 0
+    with np.load(drawn) as told:
+        assert "category" not in told
     status, line = pcgen(*words, "--class", "lmap")
     assert status == 2 and "no class 'lmap' (nearest: 'lamp')" in line
     assert "takes --class, got --image x.png" in pcgen(*words, "--image", "x.png")[1]
@@ -499,6 +528,26 @@ def test_a_checkpoint_knows_its_classes(runs, pcgen, tmp_path):
     assert pcgen(*words, "--guidance", 2)[0] == 0  # towards the classes that are drawn
     words = ["sample", runs / "picture", "-n", 2, "--points", 9, "-o", tmp_path / "t.npy"]
     assert "guidance 2 leads towards a condition" in pcgen(*words, "--guidance", 2)[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*in another unit:UserWarning")
+def test_likelihood_and_interpolation_take_a_class(runs, pcgen, tmp_path):
+    clouds = np.random.default_rng(0).normal(size=(2, 40, 3)) * 0.15
+    np.savez(tmp_path / "two.npz", points=clouds)
+    words = ["likelihood", runs / "class", tmp_path / "two.npz", "-o", tmp_path / "r.json"]
+    bounds = []
+    for options in ([], ["--class", "lamp"], ["--class", "chair"]):
+        assert pcgen(*words, *options)[0] == 0
+        rows = json.loads((tmp_path / "r.json").read_text())
+        bounds.append({row["shape"]: row["bound_per_point"] for row in rows})
+    mixture, *each = ([value for _, value in sorted(bound.items())] for bound in bounds)
+    assert all(min(of_class) <= one <= max(of_class) for one, of_class in zip(mixture, zip(*each)))
+    line = ["interpolate", runs / "class", *(f"{tmp_path}/two.npz:{i}" for i in (0, 1)), "--points", 9, "--steps", 3]
+    line += ["-o", tmp_path / "line.npy"]
+    assert pcgen(*line, "--space", "prior", "--class", "lamp")[0] == 0
+    status, last = pcgen(*line, "--class", "lamp")
+    assert status == 2 and "it goes with --space prior" in last
+    assert "takes --class, got --image x.png" in pcgen(*words, "--image", "x.png")[1]
 
 
 def test_a_run_goes_on_under_the_same_condition_alone(runs, pcgen, tmp_path):

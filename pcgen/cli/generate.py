@@ -182,9 +182,9 @@ def sample(args: argparse.Namespace) -> None:
     noise = {"temperature": args.point_temperature, "truncation": args.point_truncation}
     clouds = decode_together(at, codes, args.points, args.seed, **noise, solver=solver)
     if first_process():
-        of_class = [condition] * len(clouds) if isinstance(condition, str) else condition
-        told = of_class if isinstance(of_class, list) else None
-        _write(args, at, clouds, {"generated": clouds}, categories=told)
+        classes = [condition] * len(clouds) if isinstance(condition, str) else condition
+        told = isinstance(classes, list) and args.guidance != 0
+        _write(args, at, clouds, {"generated": clouds}, categories=classes if told else None)
 
 
 def reconstruct(args: argparse.Namespace) -> None:

@@ -122,7 +122,8 @@ def _rank(at: AtHand, cloud: np.ndarray, name: str, args: argparse.Namespace, co
         found = at.model.log_likelihood(some[None], args.seed, args.trace, condition, own_frame(at, cloud))
     except ArithmeticError as error:  # so far out that no step of the solver is short enough
         warnings.warn(f"{name} is beyond what the model can follow, and ranked first: {error}", stacklevel=2)
-        return Ranked(name, None if at.model.config.encoder.variational is False else -math.inf, -math.inf, len(some))
+        bound = -math.inf if at.model.config.encoder.variational else None
+        return Ranked(name, bound, -math.inf, len(some))
     bound = None if found.bound is None else float(found.bound[0]) / len(some)
     return Ranked(name, bound, float(found.points.mean()), len(some))
 
