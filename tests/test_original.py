@@ -475,8 +475,8 @@ def test_the_wrong_nonlinearity(tmp_path):
     [
         ({"layer": "concat"}, "layer must be one of concatsquash, .*, got 'concat'"),
         ({"nonlinearity": "gelu"}, "nonlinearity must be one of tanh, .*, got 'gelu'"),
-        ({"time_length": 0.0}, "time_length must be positive, got 0.0"),
-        ({"time_length": -1.0}, "time_length must be positive, got -1.0"),
+        ({"time_length": 0.0}, "time_length must be positive and finite, got 0.0"),
+        ({"time_length": -1.0}, "time_length must be positive and finite, got -1.0"),
         ({"atol": 0.0}, "tolerances must be positive"),
     ],
 )
