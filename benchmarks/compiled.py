@@ -10,11 +10,10 @@ compiler, as torch.compile does. The last columns are the gradients' relative di
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from timing import in_turns
 from torch import Tensor
 
 from pcgen.flows import VelocityNet, fused
@@ -48,18 +47,6 @@ def forward(evaluate: Evaluation) -> Tensor:
     return evaluate()
 
 
-def medians(calls: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, float]:
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for repeat in range(repeats + 2):
-        for name, call in calls.items():
-            start = clock()
-            call()
-            if repeat > 1:
-                taken[name].append(clock() - start)
-    return {name: statistics.median(times) for name, times in taken.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
@@ -75,8 +62,10 @@ def main() -> None:
         given = torch.rand(shapes), torch.randn(shapes, points, 3), torch.randn(shapes, 64)
         found = variants(net, *given)
         gradients = {name: step(net, evaluate) for name, (evaluate, _) in found.items()}
-        steps = medians({name: lambda e=e, net=net: step(net, e) for name, (e, _) in found.items()}, args.repeats)
-        forwards = medians({name: lambda e=e: forward(e) for name, (_, e) in found.items()}, args.repeats)
+        steps = in_turns(
+            {name: lambda e=e, net=net: step(net, e) for name, (e, _) in found.items()}, args.repeats, warm_up=2
+        )
+        forwards = in_turns({name: lambda e=e: forward(e) for name, (_, e) in found.items()}, args.repeats, warm_up=2)
         for name, gradient in gradients.items():
             error = (gradient - gradients["autograd"]).norm() / gradients["autograd"].norm()
             cells = f"{1000 * steps[name]:.1f} | {1000 * forwards[name]:.1f} | {float(error):.1e}"

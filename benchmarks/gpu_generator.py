@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +22,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
+from timing import in_turns
 from train_step import build, clouds
 
 from pcgen.flows import SolverConfig
@@ -70,20 +69,6 @@ SAMPLING = tuple(
     )
     for replayed in (False, True)
 )
-
-
-def in_turns(calls: dict[str, Callable[[], None]], repeats: int, wait: Callable[[], None]) -> dict[str, float]:
-    """Median seconds of each call, after a first round that warms up."""
-    taken = {name: [] for name in calls}
-    for repeat in range(repeats + 1):
-        for name, call in calls.items():
-            wait()
-            start = time.perf_counter()
-            call()
-            wait()
-            if repeat:
-                taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def training(args: argparse.Namespace, wait: Callable[[], None]) -> None:

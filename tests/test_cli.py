@@ -710,7 +710,7 @@ def heard():
 
 
 def test_interrupted_while_reading(pcgen, monkeypatch, tmp_path, heard):
-    monkeypatch.setattr("pcgen.data.shapes._make_shapes", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("pcgen.data.shapes.make_shapes", lambda *_: signal.raise_signal(signal.SIGINT))
     status, _, err = pcgen("train", "demo", "--out", tmp_path / "run")
     assert (status, err) == (130, "pcgen: interrupted\n") and not (tmp_path / "run").exists()
 

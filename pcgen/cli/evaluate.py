@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pcgen.cli.models import OTHER_SIZE
 from pcgen.cli.parser import Parser, add_command, at_least, output, writable
 from pcgen.cli.sets import Given, named, read_set
 
@@ -25,7 +26,6 @@ __all__ = ["add_commands"]
 
 PATIENCE = 10.0  # seconds in which the first process tells a mistake that all make; then torchrun ends the others
 FILLED = 0.5  # of its box along some axis: hundreds of points all over a cloud fill more
-OTHER_SIZE = 8.0  # times as large: hardly in the same unit
 PROTOCOLS = ("exact", "pointflow", "pvd", "lion", "lion-box", "dpm", "shapegf")
 
 

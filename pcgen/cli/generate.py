@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,7 +34,6 @@ from pcgen.cli.parser import (
 
 if TYPE_CHECKING:
     from pcgen.flows import SolverConfig
-    from pcgen.models import PointFlowConfig
 
 __all__ = ["add_commands"]
 
@@ -164,10 +162,13 @@ def _add_output(parser: Parser, default: str) -> None:
 
 
 def sample(args: argparse.Namespace) -> None:
-    solver = _named_solver(args)
+    from pcgen.flows import SolverConfig
+
+    # One that is named has its own defaults, and may be wrong before a model is read.
+    named = _solver(args, SolverConfig()) if args.solver else None
     _check_free(args.output, args.shapes)
     at = model_at_hand(args)
-    solver = solver or _own_solver(args, at.model.config)
+    solver = named or _solver(args, at.model.config.sampler or at.model.point_flow.solver)
     condition = read_condition(args, at)
     if condition is None and at.model.condition is not None:
         condition = at.model.condition.usual(args.shapes, args.seed)
@@ -226,36 +227,20 @@ def interpolate(args: argparse.Namespace) -> None:
     _write(args, at, clouds, {f"{Path(args.a).name} to {Path(args.b).name}": clouds})
 
 
-def _given(args: argparse.Namespace) -> dict[str, Any]:
+def _solver(args: argparse.Namespace, own: SolverConfig) -> SolverConfig:
+    """``own``, but for what the options say; ``ValueError`` if they say nothing to its method."""
+    from pcgen.config import from_dict, to_dict
+    from pcgen.flows import FIXED_STEP, SolverConfig
+
     names = {"method": "solver", "steps": "steps", "atol": "atol", "rtol": "rtol", "precision": "precision"}
-    return {name: getattr(args, option) for name, option in names.items() if getattr(args, option) is not None}
-
-
-def _checked(solver: SolverConfig, given: dict[str, Any]) -> SolverConfig:
-    """``solver``; ``ValueError`` if what was given says nothing to its method."""
-    from pcgen.flows import FIXED_STEP
-
+    given = {name: getattr(args, option) for name, option in names.items() if getattr(args, option) is not None}
+    solver = from_dict(SolverConfig, to_dict(own) | given)
     fixed = solver.method in FIXED_STEP
     if fixed and given.keys() & {"atol", "rtol"}:
         raise ValueError(f"--atol and --rtol are for adaptive solvers, {solver.method} takes --steps")
     if not fixed and "steps" in given:
         raise ValueError(f"--steps is for fixed-step solvers ({', '.join(FIXED_STEP)}), got {solver.method}")
     return solver
-
-
-def _named_solver(args: argparse.Namespace) -> SolverConfig | None:
-    """The one that ``--solver`` names, with its own defaults, which may be wrong before a model is read; else None."""
-    from pcgen.config import from_dict
-    from pcgen.flows import SolverConfig
-
-    given = _given(args)
-    return _checked(from_dict(SolverConfig, given), given) if "method" in given else None
-
-
-def _own_solver(args: argparse.Namespace, model: PointFlowConfig) -> SolverConfig:
-    """The model's own for points, but for what the options say."""
-    given = _given(args)
-    return _checked(replace(model.sampler or model.point_flow.solver, **given), given)
 
 
 def _check_free(path: Path, count: int) -> None:

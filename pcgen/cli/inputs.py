@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["keep_inputs", "read_input", "read_one"]
 
 
-def keep_inputs(inputs: Iterable[str], outputs: Iterable[Path | None]) -> None:
+def keep_inputs(inputs: Iterable[str], outputs: Iterable[Path | None], what: str = "an input") -> None:
     """``ValueError`` if an output would be written over an input; an input may be ``FILE:INDEX``, outputs be none."""
     written = {path.expanduser().resolve() for path in outputs if path is not None}
     for given in inputs:
         file, _, index = given.rpartition(":")
         names = [given, file] if index.isdecimal() and file else [given]
         if any(Path(name).expanduser().resolve() in written for name in names):
-            raise ValueError(f"{given} is an input, which would be lost: give the output another file")
+            raise ValueError(f"{given} is {what}, which would be lost: give the output another file")
 
 
 def read_input(path: str, seed: int = 0, strict: bool = False) -> Clouds:

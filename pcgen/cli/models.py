@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pcgen.models import PointFlow, Posterior
 
 __all__ = [
+    "OTHER_SIZE",
     "AtHand",
     "codes",
     "decode_together",

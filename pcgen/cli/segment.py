@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcgen.cli.bars import counting
+from pcgen.cli.inputs import keep_inputs
 from pcgen.cli.parser import add_command, at_least, output, writable
 
 if TYPE_CHECKING:
@@ -241,8 +242,7 @@ def _paths(args: argparse.Namespace) -> dict[str, Path]:
             paths[name] = args.output.with_suffix(suffix) if path is True else path
     if len({path.absolute() for path in paths.values()}) < len(paths):
         raise ValueError(f"each output needs a file of its own, got {', '.join(map(str, paths.values()))}")
-    if Path(args.scan).resolve() in {path.resolve() for path in paths.values()}:
-        raise ValueError(f"{args.scan} is the scan itself, which would be lost: give the output another file")
+    keep_inputs([args.scan], paths.values(), "the scan itself")
     return paths
 
 

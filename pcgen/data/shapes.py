@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from pcgen.config import Settings
 
 from .batches import Batch, Places, batches, draw_points, places, steps_per_epoch
-from .clouds import ARRAY_SUFFIXES, read_arrays, read_shape, shape_rng
-from .files import UnreadableFile, reading
 from .normalise import Kind, Normalisation, fit
-from .splits import SPLITS, Skipped, find_shapes, hash_splits, nearest, select_categories
+from .sources import DIVIDED, Progress, SourceShape, make_shapes, read_file, read_folder
+from .splits import SPLITS, Skipped, hash_splits
 
 __all__ = [
     "Batch",
@@ -33,11 +32,9 @@ __all__ = [
     "steps_per_epoch",
 ]
 
-Progress = Callable[[int, int], None]  # shapes done, shapes in all
-
 OTHER_SIZE = 20.0  # as many times larger than others: hardly in the same unit
 # PointFlow's convention for clouds of 15,000 points: the first 10,000 are given, the rest measured against.
-_INPUT, _REFERENCE, _DIVIDED = slice(0, 10000), slice(10000, 15000), 15000
+_INPUT, _REFERENCE = slice(0, 10000), slice(10000, DIVIDED)
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ class ShapeSplit:
         return replace(self, clouds=tuple(of_set.invert(n.apply(cloud)) for cloud, n in own))
 
     def _is_divided(self, i: int) -> bool:
-        return len(self.clouds[i]) >= _DIVIDED
+        return len(self.clouds[i]) >= DIVIDED
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +135,6 @@ class Shapes:
     up: Literal["x", "y", "z"]  # the axis that points up
     skipped: tuple[Skipped, ...]  # what was found and not used, with the reason
     source: str  # one line: where from, and how many
-
-
-class _Shape(NamedTuple):
-    name: str
-    category: str
-    split: str
-    cloud: np.ndarray  # (P,3) float32
 
 
 def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
@@ -177,11 +167,11 @@ def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
     if config.column != "category" and path.suffix.lower() != ".npz":
         raise ValueError(f"column={config.column!r} is an array of a .npz file, source is {config.source!r}")
     if config.source == "synthetic":
-        shapes = _make_shapes(config, progress)
+        shapes = make_shapes(config, progress)
     elif path.is_dir():
-        shapes, skipped = _read_folder(path, config, progress)
+        shapes, skipped = read_folder(path, config, progress)
     elif path.is_file():
-        shapes = _read_file(path, config)
+        shapes = read_file(path, config)
         progress(len(shapes), len(shapes))
     else:
         raise FileNotFoundError(f"source must be 'synthetic' or an existing folder or file, got {config.source!r}")
@@ -196,86 +186,7 @@ def load(config: DataConfig, progress: Progress | None = None) -> Shapes:
     )
 
 
-def _shuffled(cloud: np.ndarray, name: str, seed: int) -> np.ndarray:
-    return shape_rng(seed, f"order of {name}").permutation(cloud)
-
-
-def _divided(path: Path, cloud: np.ndarray) -> bool:
-    """Whether its first 10,000 points are to be seen and the others not: 15,000 in PointFlow's layout."""
-    return path.suffix.lower() == ".npy" and path.parent.name in SPLITS and len(cloud) == _DIVIDED
-
-
-def _make_shapes(config: DataConfig, progress: Progress) -> list[_Shape]:
-    from .synthetic import CATEGORIES, sample_shape
-
-    categories = config.categories or ("chair",)
-    for name in categories:
-        if name not in CATEGORIES:
-            raise ValueError(f"no synthetic category {name!r}{nearest(name, CATEGORIES)}")
-    few = max(1, config.shapes // 10)
-    plan = [(split, i) for split, n in zip(SPLITS, (config.shapes, few, few)) for i in range(n)]
-    shapes = []
-    for split, i in plan:
-        category = categories[i % len(categories)]
-        # No two (seed, split, i) share a seed, so no shape is in two splits, however many are asked for.
-        seed = (config.seed * 2**32 + i) * len(SPLITS) + SPLITS.index(split)
-        cloud = sample_shape(category, seed, config.mesh_points).points
-        shapes.append(_Shape(f"{category}/{split}/{i:04d}", category, split, cloud))
-        progress(len(shapes), len(plan))
-    return shapes
-
-
-def _read_folder(path: Path, config: DataConfig, progress: Progress) -> tuple[list[_Shape], tuple[Skipped, ...]]:
-    files, left_out = find_shapes(path, config.categories, config.val_share, config.test_share)
-    shapes, unusable = [], []
-    for done, file in enumerate(files, start=1):
-        try:
-            cloud = read_shape(file.path, config.mesh_points, shape_rng(config.seed, file.name))
-            if not _divided(file.path, cloud):
-                cloud = _shuffled(cloud, file.name, config.seed)
-            shapes.append(_Shape(file.name, file.category, file.split, cloud))
-        except (UnreadableFile, FileNotFoundError) as error:  # a dangling link is not found
-            if config.strict:
-                raise
-            unusable.append(Skipped(file.path, getattr(error, "reason", "no such file")))
-        progress(done, len(files))
-    if not shapes and unusable:
-        first = f"{unusable[0].path}: {unusable[0].reason}"
-        raise ValueError(f"none of the {len(files)} shapes in {path} is usable, the first: {first}")
-    return shapes, (*left_out, *unusable)
-
-
-def _read_file(path: Path, config: DataConfig) -> list[_Shape]:
-    if path.suffix.lower() not in ARRAY_SUFFIXES:
-        raise UnreadableFile(path, f"expected a folder, or a file of clouds: {' '.join(ARRAY_SUFFIXES)}")
-    points, labels = read_arrays(path)
-    if points.ndim == 2:
-        raise UnreadableFile(path, f"expected clouds (S,N,3), got {points.shape}")
-    names = labels.get("name", tuple(f"{i:04d}" for i in range(len(points))))
-    category = labels.get("category", (path.stem,) * len(points))
-    if config.column != "category":
-        category = _column(path, config.column, len(points))
-    hashed = hash_splits(names, config.val_share, config.test_share)
-    split = labels.get("split", tuple(hashed[name] for name in names))
-    if unknown := sorted(set(split) - set(SPLITS)):
-        raise UnreadableFile(path, f"'split' must say train, val or test, it says {unknown[0]!r}")
-    chosen = select_categories(config.categories, category)
-    rows = (row for row in zip(names, category, split, points) if row[1] in chosen)
-    return [_Shape(name, of, part, _shuffled(cloud, name, config.seed)) for name, of, part, cloud in rows]
-
-
-def _column(path: Path, name: str, count: int) -> tuple[str, ...]:
-    """The strings of an npz's array ``name``, one for each shape."""
-    with reading(path), np.load(path, allow_pickle=False) as archive:
-        if name not in archive.files:
-            raise UnreadableFile(path, f"no column {name!r}{nearest(name, archive.files)}")
-        values = archive[name]
-    if values.shape != (count,):
-        raise UnreadableFile(path, f"{count} shapes need as many entries in column {name!r}, got {values.shape}")
-    return tuple(map(str, values))
-
-
-def _into_splits(config: DataConfig, shapes: list[_Shape]) -> tuple[ShapeSplit, ShapeSplit, ShapeSplit]:
+def _into_splits(config: DataConfig, shapes: list[SourceShape]) -> tuple[ShapeSplit, ShapeSplit, ShapeSplit]:
     """Train, val and test; a missing one of the last two is the other, or both are taken from train."""
     if {shape.split for shape in shapes} == {"train"}:
         hashed = hash_splits([s.name for s in shapes], config.val_share, config.test_share)
@@ -302,6 +213,6 @@ def _warn_of_sizes(config: DataConfig, train: ShapeSplit) -> None:
         )
 
 
-def _split(shapes: list[_Shape]) -> ShapeSplit:
+def _split(shapes: list[SourceShape]) -> ShapeSplit:
     names, categories, _, clouds = zip(*shapes)
     return ShapeSplit(names, categories, clouds)

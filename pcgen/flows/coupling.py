@@ -36,27 +36,28 @@ def kd_coupling(x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 def _in_order_of_leaves(points: Tensor) -> Tensor:
     """Points (B, N, D) as the leaves of their tree follow each other; which leaf has none depends on N alone."""
     dim, axis = points.shape[-1], 0
-    cells, full = points.unsqueeze(1), [True]  # (B, cells, size, D); what is not full ends with a point at infinity
+    # (B, cells, size, D), and which are full: the others end with a point at infinity.
+    cells, full = points.unsqueeze(1), torch.tensor([True])
     while (size := cells.shape[2]) > 1:
         order = cells[..., axis % dim].argsort(dim=2)
         cells = cells.gather(2, order.unsqueeze(-1).expand_as(cells))
         if size % 2:
-            cells, full = _evened(cells, full), [half for whole in full for half in (whole, False)]
+            cells = _evened(cells, full)
+            full = torch.stack([full, torch.zeros_like(full)], 1).flatten()
         else:
-            full = [half for whole in full for half in (True, whole)]
+            full = torch.stack([torch.ones_like(full), full], 1).flatten()
         cells = cells.reshape(len(cells), len(full), -1, dim)
         axis += 1
-    return cells[:, torch.tensor(full, device=cells.device), 0] if not all(full) else cells[:, :, 0]
+    return cells[:, :, 0] if bool(full.all()) else cells[:, full.nonzero().flatten().to(cells.device), 0]
 
 
-def _evened(cells: Tensor, full: list[bool]) -> Tensor:
+def _evened(cells: Tensor, full: Tensor) -> Tensor:
     """Sorted cells of an odd size, one place larger, so that halves of equal size have as many points or one fewer."""
     size = cells.shape[2]
     half = (size + 1) // 2
     cells = torch.cat([cells, cells.new_full((*cells.shape[:2], 1, cells.shape[3]), torch.inf)], 2)
-    whole = [*range(size), size]
-    fewer = [*range(half - 1), size, *range(half - 1, size)]  # one at infinity for either half
-    index = torch.tensor([whole if there else fewer for there in full], device=cells.device)
+    fewer = torch.tensor([*range(half - 1), size, *range(half - 1, size)])  # one at infinity for either half
+    index = torch.where(full[:, None], torch.arange(size + 1), fewer).to(cells.device)
     return cells.gather(2, index[None, :, :, None].expand_as(cells))
 
 

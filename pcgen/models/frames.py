@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pcgen.data.normalise import Normalisation
+from pcgen.data.normalise import Normalisation, fit
 
-__all__ = ["Frames", "given_frame", "own_frames"]
+__all__ = ["Frames", "frames_of", "own_frames"]
 
 
 class Frames(NamedTuple):
@@ -43,14 +45,13 @@ def own_frames(x: Tensor) -> Frames:
     >>> mean.tolist(), scale.square().round(decimals=3).tolist()
     ([[[3.0, 0.0, 0.0]]], [[[5.0, 5.0, 5.0]]])
     """
-    x = x.double()
-    mean = x.mean(1, keepdim=True)
-    scale = (x - mean.mean(-1, keepdim=True)).square().mean((1, 2), keepdim=True).sqrt().expand(-1, 1, 3)
-    if flat := (scale[:, 0, 0] <= 0).nonzero().flatten().tolist():
+    clouds = x.detach().cpu().double().numpy()
+    if flat := np.flatnonzero((clouds == clouds[:, :1]).all((1, 2))).tolist():
         raise ValueError(f"cloud {flat[0]} has no extent to standardise it by: all its points are equal")
-    return Frames(mean, scale)
+    return frames_of([fit([cloud]) for cloud in clouds])
 
 
-def given_frame(frame: Normalisation) -> Frames:
-    """Of every cloud the same."""
-    return Frames(*(torch.tensor(values).reshape(1, 1, 3) for values in (frame.mean, frame.scale)))
+def frames_of(normalisations: Sequence[Normalisation]) -> Frames:
+    """Of one cloud each, or of all clouds the only one."""
+    values = ([getattr(each, name) for each in normalisations] for name in ("mean", "scale"))
+    return Frames(*(torch.from_numpy(np.stack(each))[:, None] for each in values))

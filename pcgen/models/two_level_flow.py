@@ -14,7 +14,7 @@ from pcgen.models.conditioning import Condition, context_of, guided_from_prior
 from pcgen.models.config import PointFlowConfig
 from pcgen.models.draws import Generators
 from pcgen.models.encoder import Encoder, Posterior
-from pcgen.models.frames import Frames, given_frame, own_frames
+from pcgen.models.frames import Frames, frames_of, own_frames
 from pcgen.models.inference import as_tensor, finite, trace_of
 
 __all__ = ["TwoLevelFlow"]
@@ -141,14 +141,12 @@ class TwoLevelFlow(nn.Module):
 
     def standardise(self, x: Any) -> Tensor:
         """Data units → standardised, (…, 3), by the data's mean and scale."""
-        x = as_tensor(x)
-        # In the type and place of x: far from the origin, its own rounding would be coarser than the shape.
-        return ((x - self.data_mean.to(x.device)) / self.data_scale.to(x.device)).to(self.data_mean)
+        return Frames(self.data_mean, self.data_scale).apply(as_tensor(x), self.data_mean)
 
     def frames(self, x: Any, frame: Normalisation | None = None) -> Frames:
         """What standardises each of these clouds (B, N, 3): ``frame``, the data's, or (``own_frames``) its own."""
         if frame is not None:
-            return given_frame(frame)
+            return frames_of([frame])
         if not self.own_frames:
             return Frames(self.data_mean.expand(1, 1, 3), self.data_scale.expand(1, 1, 3))
         return own_frames(finite(_clouds(as_tensor(x), "x"), "x"))

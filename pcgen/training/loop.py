@@ -159,7 +159,7 @@ def _step(state: State, stage: Stage, batch: Batch, task: Task, team: Team, tele
     """One optimiser step."""
     start = time.perf_counter()
     t, model, optimizer = state.config.training, state.model, state.optimizer
-    model.train(not stage.prior_only)  # alone, the latent flow learns the codes of a finished encoder
+    model.eval()  # the latent flow, where it trains alone, learns the codes of a finished encoder
     for module in state.trained(stage):
         module.train()
     for group in optimizer.param_groups:
